@@ -1,0 +1,53 @@
+"""The errors of skillmeter, split by who has to act on them."""
+
+
+class SkillmeterError(Exception):
+    """Base of everything skillmeter raises on purpose."""
+
+
+class ConfigError(SkillmeterError, ValueError):
+    """Settings are wrong: the operator has to change them. `problems` holds one line per mistake."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class InvalidEventError(SkillmeterError, ValueError):
+    """An event has an invalid value: the caller has to change it. Only raised in strict mode.
+
+    `reason` is the name under which the ledger counts it.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class DaemonUnavailable(SkillmeterError, ConnectionError):
+    """No daemon answered within the bound. The message says where it was looked for and how to start it."""
+
+
+class QueryError(SkillmeterError, ValueError):
+    """The daemon refused a query: its arguments are wrong."""
+
+
+class WireError(SkillmeterError):
+    """A peer sent something that is not in the protocol. The message is dropped; the connection goes on."""
+
+
+class JournalError(SkillmeterError):
+    """A journal cannot be used. `reason` is the name under which the ledger counts the drop."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class CorruptJournal(JournalError):
+    """Bytes on disk are not what any writer leaves behind. `path` and `offset` say where."""
+
+    def __init__(self, message: str, *, path: str = "", offset: int = 0) -> None:
+        super().__init__("corrupt", f"{message} ({path} at byte {offset})" if path else message)
+        self.path = path
+        self.offset = offset

@@ -1,0 +1,81 @@
+"""Fault points: named places where a test kills this process. Off, and free, unless SKILLMETER_FAULTS is set.
+
+    SKILLMETER_FAULTS="store.before_commit"            kill at the first pass
+    SKILLMETER_FAULTS="store.before_commit=3"          at the third
+    SKILLMETER_FAULTS="store.*=0.01,journal.roll=0.1"  with a probability, drawn from SKILLMETER_FAULTS_SEED
+
+The kill is a SIGKILL from within: nothing is flushed, no handler runs.
+"""
+
+import fnmatch
+import os
+import random
+import signal
+from typing import NoReturn
+
+POINTS = (
+    "journal.created",  # the head exists, empty
+    "journal.before_write",
+    "journal.torn_write",  # half of a record is in the journal
+    "journal.after_write",
+    "journal.roll",  # a new segment exists, not yet taken
+    "journal.sealed",  # the old segment is sealed, the new one not yet current
+    "shipper.before_send",
+    "shipper.after_send",
+    "shipper.before_free",  # acknowledged, its segments not yet removed
+    "shipper.after_free",
+    "receiver.received",
+    "store.before_rows",
+    "store.before_rollups",
+    "store.before_commit",
+    "store.after_commit",
+    "receiver.before_ack",
+    "receiver.after_ack",
+    "orphans.adopted",  # the lock of a dead producer's journal is held
+    "orphans.committed",
+    "orphans.before_unlink",
+    "orphans.unlinked_segments",  # the segments are gone, the head is there
+    "orphans.after_unlink",
+)
+
+
+def _parse(spec: str) -> dict[str, float]:
+    wanted: dict[str, float] = {}
+    for part in filter(None, spec.split(",")):
+        pattern, _, value = part.partition("=")
+        names = fnmatch.filter(POINTS, pattern)
+        if not names:
+            raise ValueError(f"SKILLMETER_FAULTS: no fault point is called {pattern!r}; they are {', '.join(POINTS)}")
+        wanted.update(dict.fromkeys(names, float(value or 1)))
+    return wanted
+
+
+_wanted = _parse(os.environ.get("SKILLMETER_FAULTS", ""))
+_random = random.Random(os.environ.get("SKILLMETER_FAULTS_SEED"))  # noqa: S311 - a test's dice, no secret
+_passes = dict.fromkeys(_wanted, 0)
+
+ACTIVE = bool(_wanted)
+"""Whether any point is on. Hot code asks this once, at start."""
+
+
+def hit(name: str) -> bool:
+    """Whether this pass of the point is to end in a kill."""
+    at = _wanted.get(name)
+    if at is None:
+        return False
+    if at < 1:
+        return _random.random() < at
+    _passes[name] += 1
+    return _passes[name] == at
+
+
+def point(name: str) -> None:
+    """Pass a fault point: dies here if the test asked for it."""
+    if ACTIVE and hit(name):
+        die()
+
+
+def die() -> NoReturn:
+    """SIGKILL this process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("a SIGKILL does not return")
