@@ -55,7 +55,7 @@ class Recorder:
                     skill_id, success, latency_ms, user_id, org_id, error_type, skill_version, attributes, timestamp
                 )
             )
-        except Exception as error:  # noqa: BLE001 - the top of a record call; _refuse counts it and logs what is ours
+        except Exception as error:  # the top of a record call: counted, and logged with its traceback
             return self._refuse(error)
 
     def record_skill_usage(
@@ -75,7 +75,7 @@ class Recorder:
         """Record a rating of a skill, a whole number from 1 to 5. Returns and raises as `record_skill_execution`."""
         try:
             return self._accept(encode_rating(skill_id, rating, user_id, org_id))
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             return self._refuse(error)
 
     def rate_skill(self, skill_id: str, rating: int, org_id: str | None = None, user_id: str | None = None) -> bool:
@@ -86,7 +86,7 @@ class Recorder:
         """Record a skill's health, 0 to 100, taken literally. Returns and raises as `record_skill_execution`."""
         try:
             return self._accept(encode_health(skill_id, score))
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             return self._refuse(error)
 
     def track(
@@ -122,5 +122,5 @@ class Recorder:
                 error,
                 exc_info=error if with_traceback else None,
             )
-        except Exception:  # noqa: BLE001, S110 - the application's log handlers may raise; the count stands
+        except Exception:  # the application's log handlers may raise; the count stands
             pass

@@ -41,7 +41,8 @@ class RecordExecution(Protocol):
         error_type: str | None = None,
         skill_version: str | None = None,
         attributes: dict[str, Any] | None = None,
-    ) -> bool: ...
+    ) -> bool:
+        """Record one execution."""
 
 
 class Tracker:
@@ -99,7 +100,7 @@ class Tracker:
 
     def __call__(self, function: F) -> F:
         """The function, tracked: of the same kind (plain, async, generator, async generator), name and signature."""
-        import inspect  # noqa: PLC0415 - slow to import, and needed only by those who decorate
+        import inspect  # slow, and needed only by those who decorate
 
         if isinstance(function, (classmethod, staticmethod)):
             return cast("F", type(function)(self(function.__func__)))
