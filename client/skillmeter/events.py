@@ -109,7 +109,9 @@ def encode_execution(
     if type(latency_ms) is not float:
         latency_ms = _as_float(latency_ms, "invalid_latency", "latency_ms")
     if not 0.0 <= latency_ms <= MAX_LATENCY_MS:
-        raise InvalidEventError("invalid_latency", f"latency_ms must be 0 to {MAX_LATENCY_MS:g}, not {_show(latency_ms)}")
+        raise InvalidEventError(
+            "invalid_latency", f"latency_ms must be 0 to {MAX_LATENCY_MS:g}, not {_show(latency_ms)}"
+        )
     at_ns = _now_ns() if timestamp is None else _timestamp_ns(timestamp)
     try:
         if error_type is None and skill_version is None and attributes is None:
@@ -196,7 +198,9 @@ def _check_id(name: str, value: object) -> None:
 
 
 def _bad_id(name: str, value: object) -> InvalidEventError:
-    return InvalidEventError(f"invalid_{name}", f"{name} must be text of 1 to {MAX_ID_CHARS} characters, not {_show(value)}")
+    return InvalidEventError(
+        f"invalid_{name}", f"{name} must be text of 1 to {MAX_ID_CHARS} characters, not {_show(value)}"
+    )
 
 
 def _lone_surrogate(**texts: str | None) -> InvalidEventError:

@@ -3,7 +3,10 @@
 A journal is the files of one producer, in one folder:
 
     PRODUCER.journal        the head: ledger and the first records; its flock says that the owner lives
-    PRODUCER.NNNNNNNN.seg   the segments that follow, NNNNNNNN their index in hexadecimal, from 1
+    PRODUCER.NNNNNNNN.seg   the segments that follow, numbered in hexadecimal as they were made
+
+PRODUCER is the producer id in hexadecimal. The order of segments is their index, in their headers; of two with one
+index (a writer was killed between making one and finding that another thread had been faster) one is empty.
 
 All integers are little-endian. The head begins with a page of its own:
 
@@ -63,6 +66,7 @@ DROP_REASONS: Final = (
     "disk_full",  # ENOSPC or a quota
     "spool_unavailable",  # missing, read-only, not permitted
     "too_large",  # longer than a record, or than a segment
+    "closed",  # recorded after close()
     "internal",  # a fault of ours, logged with its traceback
 )
 LEDGER: Final = (

@@ -37,9 +37,8 @@ class Batch(msgspec.Struct, array_like=True, tag=1, frozen=True):
     ledger: Annotated[list[Count], msgspec.Meta(max_length=256)]
     """The slots of records.LEDGER."""
     lost: Count = 0
-    """Events that the client no longer has between the daemon's committed offset and `continues`; with
-    `declares_loss` the daemon counts them and goes on from `continues`."""
-    declares_loss: bool = False
+    """Events between `continues` and `start` that were acknowledged once, that the daemon has forgotten since
+    (its database was replaced), and that the client no longer has."""
 
 
 class Request(msgspec.Struct, array_like=True, tag=2, frozen=True):

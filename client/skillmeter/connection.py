@@ -1,0 +1,108 @@
+"""The connection: this process's ZeroMQ context, its sockets to the daemon, and questions to it.
+
+zmq is imported when the first socket is made: it costs about 40 ms, which a process that records once and ends does
+not have to pay. A forked child must not touch its parent's context; `forget` keeps it alive, unused.
+"""
+
+import time
+from typing import Any, Final
+
+from . import wire
+from .errors import DaemonUnavailable, QueryError, SkillmeterError, WireError
+from .native import original
+
+_inherited: list[Any] = []
+
+HWM_MESSAGES: Final = 64  # the byte window of the shipper is reached long before
+
+
+class Connection:
+    """Makes sockets for one client. Any thread; each socket belongs to the thread that asked for it."""
+
+    def __init__(self, endpoint: str, curve_server_key: str | None = None) -> None:
+        self.endpoint = endpoint
+        self._curve_server_key = curve_server_key
+        self._context: Any = None
+        self._closed = False
+        self._lock = original("_thread", "allocate_lock")()
+
+    def dealer(self) -> Any:
+        """A new DEALER that is connecting. Raises zmq.ZMQError, for example out of descriptors."""
+        import zmq
+
+        with self._lock:
+            if self._closed:
+                raise SkillmeterError("the client is closed")
+            if self._context is None:
+                self._context = zmq.Context(io_threads=1)
+            socket = self._context.socket(zmq.DEALER)
+        try:
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.setsockopt(zmq.IMMEDIATE, 1)  # queue nothing for a daemon that is not there
+            socket.setsockopt(zmq.SNDHWM, HWM_MESSAGES)
+            socket.setsockopt(zmq.RCVHWM, HWM_MESSAGES)
+            socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES)
+            socket.setsockopt(zmq.RECONNECT_IVL, 50)
+            socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+            if self._curve_server_key is not None:
+                public, secret = zmq.curve_keypair()
+                socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
+                socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
+                socket.setsockopt(zmq.CURVE_SERVERKEY, self._curve_server_key.encode())
+            socket.connect(self.endpoint)
+        except BaseException:
+            socket.close(0)
+            raise
+        return socket
+
+    def ask(self, method: str, params: dict[str, Any] | None = None, *, timeout_s: float = 5.0) -> Any:
+        """The daemon's answer to a question. Raises DaemonUnavailable after `timeout_s`, QueryError if it says no."""
+        import zmq
+
+        deadline_s = time.monotonic() + timeout_s
+        try:
+            socket = self.dealer()
+        except zmq.ZMQError as error:
+            raise DaemonUnavailable(f"cannot make a socket to {self.endpoint}: {error}") from error
+        try:
+            request = wire.Request(1, method, params or {})
+            if not socket.poll(_left_ms(deadline_s), zmq.POLLOUT):
+                raise self._nobody(timeout_s)
+            socket.send_multipart(wire.encode(request), zmq.NOBLOCK)
+            while socket.poll(_left_ms(deadline_s)):
+                answer = wire.decode_to_client(socket.recv_multipart())
+                if isinstance(answer, wire.Refusal):
+                    raise DaemonUnavailable(f"the daemon at {self.endpoint} refuses: {answer.reason}")
+                if isinstance(answer, wire.Response) and answer.id == request.id:
+                    if answer.error:
+                        raise QueryError(answer.error)
+                    return answer.result
+            raise self._nobody(timeout_s)
+        except (zmq.ZMQError, WireError) as error:
+            raise DaemonUnavailable(f"the daemon at {self.endpoint} cannot be asked: {error}") from error
+        finally:
+            socket.close(0)
+
+    def close(self) -> None:
+        """Close the context and every socket of it that its thread has left open. Idempotent."""
+        with self._lock:
+            self._closed = True
+            context, self._context = self._context, None
+        if context is not None:
+            context.destroy(linger=0)
+
+    def forget(self) -> None:
+        """In a forked child: start over, and leave the parent's context alone."""
+        _inherited.append((self._context, self._lock))
+        self._context = None
+        self._lock = original("_thread", "allocate_lock")()
+
+    def _nobody(self, timeout_s: float) -> DaemonUnavailable:
+        return DaemonUnavailable(
+            f"no skillmeter daemon answered at {self.endpoint} within {timeout_s:g} s; "
+            "start one with `skillmeter run`, or set ANALYTICS_ENDPOINT to where it listens"
+        )
+
+
+def _left_ms(deadline_s: float) -> int:
+    return max(0, int((deadline_s - time.monotonic()) * 1000))

@@ -1,0 +1,412 @@
+"""The journal: this process's events on their way, in memory-mapped files; buffer, spool and retry queue in one.
+
+The owner holds an flock on the head for its life. Segments form a chain: each knows its successor, and the current one
+takes the appends. Rolling needs no lock and no owner: whoever finds the current segment full takes the successor (or
+makes one; the first to attach its own wins), seals the full one and moves `_current` on. Each step is one atomic
+operation that may be repeated or interleaved with other threads and signal handlers at will: a stale `_current` only
+leads to a sealed segment, which leads on. (A lock here would deadlock in a signal handler; a second lane for calls
+that find the first one busy loses or doubles events.) Without the GIL, `append` takes a lock after all.
+
+Who runs what: any thread appends and counts. The shipper's thread alone reads, frees and prepares segments ahead.
+"""
+
+import contextlib
+import fcntl
+import functools
+import itertools
+import logging
+import os
+import struct
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
+
+from . import faults
+from .errors import JournalError
+from .ledger import Ledger
+from .records import (
+    HEAD_BYTES,
+    RECORD_HEADER_BYTES,
+    RECORD_MAGIC,
+    SEGMENT_HEADER_BYTES,
+    Head,
+    SegmentHeader,
+    cut,
+    encode_head,
+    encode_segment_header,
+)
+from .segment import Segment, create_file, unusable
+
+HEAD_FILE_BYTES: Final = 64 * 1024  # a process that records once pays for this much
+SEGMENT_FILE_BYTES: Final = 1024 * 1024  # about 15,000 events; making one takes 0.1 to 0.3 ms
+RETRY_S: Final = 0.1  # after a failed try to make a segment, drop without another for so long
+
+log = logging.getLogger("skillmeter")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_pack = struct.Struct("<IHH").pack
+_crc32 = zlib.crc32
+
+creating: list[Path] = []
+"""Heads that some thread is making now. A child forked in between has descriptors that nobody knows of; see fork.py."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Whole records from the journal: from offset `start`, following on all that ends at `continues`."""
+
+    continues: int
+    start: int
+    body: bytes
+
+    @property
+    def end(self) -> int:
+        """The offset behind the last record."""
+        return self.start + len(self.body)
+
+
+class Journal:
+    """One producer's journal, held open by its owner. `append` may be called from anywhere, at any time."""
+
+    def __init__(
+        self, head: Segment, producer: bytes, ledger: Ledger, *, max_bytes: int, segment_bytes: int, sync: bool
+    ):
+        """Use `Journal.create`."""
+        self.producer = producer
+        self.ledger = ledger
+        self.idle = False
+        """Set by the shipper before it goes to sleep; an append then calls `wake`."""
+        self.wake: Callable[[], None] = _nobody
+        self.kept_from = 0
+        """Everything before this offset is committed and freed."""
+        self._head = self._oldest = self._current = head
+        self._max_bytes = max_bytes
+        self._segment_bytes = segment_bytes
+        self._sync = sync
+        self._file_numbers = itertools.count(1)
+        self._retry_at_s = 0.0
+        self._retry_reason = ""
+        self._attempted = ledger["attempted"]
+        if faults.ACTIVE:
+            self.append = self._append_with_faults  # type: ignore[method-assign]
+        elif sync:
+            self.append = self._append_and_sync  # type: ignore[method-assign]
+        if not _has_gil():
+            self.append = _locked(self.append)  # type: ignore[method-assign]
+            self.count = _locked(self.count)  # type: ignore[method-assign]
+
+    @classmethod
+    def create(
+        cls,
+        spool_dir: Path,
+        *,
+        max_bytes: int,
+        sync: bool = False,
+        carried: Ledger | None = None,
+        head_bytes: int = HEAD_FILE_BYTES,
+        segment_bytes: int = SEGMENT_FILE_BYTES,
+    ) -> "Journal":
+        """A new journal in `spool_dir`, which is made if it is missing; at most `max_bytes` on disk.
+
+        `sync` makes each append wait for the disk. Raises JournalError.
+        """
+        _make_spool(spool_dir)
+        while True:
+            producer = os.urandom(16)
+            head = _create_head(spool_dir / f"{producer.hex()}.journal", producer, head_bytes)
+            if head is not None:
+                break
+        if sync:
+            _sync_folder(spool_dir)
+        faults.point("journal.created")
+        ledger = Ledger(head.page, carried=carried)
+        return cls(head, producer, ledger, max_bytes=max_bytes, segment_bytes=segment_bytes, sync=sync)
+
+    def append(self, payload: bytes) -> bool:
+        """Keep an event. True: it will be in SQLite exactly once. False: it was counted as dropped."""
+        next(self._attempted)
+        size = len(payload)
+        try:
+            record = _pack(_crc32(payload, size), size, RECORD_MAGIC) + payload
+        except struct.error:
+            return self._drop("too_large")
+        try:
+            self._current.write(record)
+        except ValueError:
+            if not self._append_next(record):
+                return False
+        if self.idle:
+            self.wake()
+        return True
+
+    def count(self, name: str) -> None:
+        """Count a call that was refused: `rejected.REASON` or `dropped.REASON` of records.LEDGER."""
+        next(self._attempted)
+        next(self.ledger[name])
+        if self.idle:
+            self.wake()
+
+    @property
+    def end(self) -> int:
+        """The offset behind the last record so far."""
+        segment = self._current
+        while segment.next is not None and segment.sealed:
+            segment = segment.next
+        return segment.end
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes that the files take."""
+        kept = self._current.base + self._current.capacity - self._oldest.base
+        return kept + HEAD_BYTES
+
+    # The shipper's side: one thread.
+
+    def read(self, offset: int, max_bytes: int) -> Piece | None:
+        """The records from `offset` on, at most `max_bytes` unless one alone is larger; None: there are no more yet.
+
+        `offset` is `kept_from` or the end of a record behind it. Raises OSError if a file cannot be read; one that
+        somebody deleted is passed over, and its events come to light in the ledger as unfinished.
+        """
+        segment = self._oldest
+        continues = offset
+        while True:
+            start = max(offset, segment.base)
+            finished, end = segment.sealed, segment.end  # in this order: a segment grows until it is sealed
+            if start < end:
+                try:
+                    body = segment.read(start, end)
+                except FileNotFoundError:
+                    log.error("%s was deleted; the events in it that were not sent are lost", segment.path)
+                    segment.lose(start)
+                    continue
+                return Piece(continues, start, body[: cut(body, max_bytes)])
+            if not finished or segment.next is None:
+                return None
+            segment = segment.next
+
+    def free(self, offset: int) -> None:
+        """Everything before `offset` is committed: delete the segments that lie before it."""
+        while self._oldest.sealed and self._oldest.next is not None and self._oldest.end <= offset:
+            done, self._oldest = self._oldest, self._oldest.next
+            self.kept_from = max(self.kept_from, done.end)
+            if done is not self._head:  # its file holds the lock and the ledger
+                faults.point("shipper.before_free")
+                done.discard()
+                faults.point("shipper.after_free")
+
+    def records_between(self, offset: int, end: int) -> int:
+        """How many records there are from `offset` to `end`, of those that are still kept."""
+        count = 0
+        while offset < end and (piece := self.read(offset, self._segment_bytes)) is not None:
+            body = piece.body[: max(0, end - piece.start)]
+            at = 0
+            while at < len(body):
+                at += RECORD_HEADER_BYTES + int.from_bytes(body[at + 4 : at + 6], "little")
+                count += 1
+            offset = piece.end
+        return count
+
+    def tidy(self) -> None:
+        """Unmap what is sealed, and have the next segment ready before it is needed."""
+        segment = self._oldest
+        while segment is not self._current and segment.next is not None:
+            if segment.sealed and segment is not self._head:
+                segment.unmap()
+            segment = segment.next
+        if self._current.index or self._current.end - self._current.base > self._current.capacity // 2:
+            with contextlib.suppress(JournalError):  # whoever needs it will try again, and count
+                self._successor(self._current)
+
+    def close(self) -> None:
+        """Let go of the files; the daemon finds the lock free and takes what is not committed. Idempotent."""
+        segment: Segment | None = self._oldest
+        while segment is not None:
+            segment.seal()
+            segment.end_chain()
+            if self._sync:
+                with contextlib.suppress(OSError):
+                    segment.sync()
+            if segment is not self._head:
+                segment.close()
+            segment = segment.next
+        self._head.close()  # last: with it goes the lock, and nothing can be appended any more
+
+    def close_copy(self) -> None:
+        """In a forked child: close the copies of mappings and descriptors. The parent's lock is not touched by that."""
+        segment: Segment | None = self._oldest
+        while segment is not None:
+            segment.close()
+            segment = segment.next
+        self._head.close()
+
+    def discard(self) -> None:
+        """Delete a journal that was never used."""
+        self._head.discard()
+
+    # Rolling.
+
+    def _append_next(self, record: bytes) -> bool:
+        """Append to the first segment of the chain that has room. False: counted as dropped."""
+        if len(record) > self._segment_bytes - SEGMENT_HEADER_BYTES:
+            return self._drop("too_large")
+        segment = self._current
+        while True:
+            try:
+                following = self._successor(segment)
+            except JournalError as error:
+                return self._drop(error.reason)
+            faults.point("journal.roll")
+            segment.seal()
+            faults.point("journal.sealed")
+            self._current = segment = following
+            self.wake()  # the shipper prepares the one after
+            try:
+                segment.write(record)
+            except ValueError:
+                continue  # others have filled it already
+            return True
+
+    def _successor(self, segment: Segment) -> Segment:
+        """The segment after this one, made if need be. Raises JournalError."""
+        if not segment.successors:
+            candidate = self._create_segment(segment)
+            segment.successors.append(candidate)
+            if segment.next is not candidate:
+                candidate.discard()
+        if segment.next is None:
+            raise JournalError("closed", "the journal is closed")
+        return segment.next
+
+    def _create_segment(self, before: Segment) -> Segment:
+        base = before.base + before.capacity
+        if base + self._segment_bytes - self._oldest.base + HEAD_BYTES > self._max_bytes:
+            raise JournalError("spool_full", f"the spool of this process has its {self._max_bytes} bytes")
+        if time.monotonic() < self._retry_at_s:
+            raise JournalError(self._retry_reason, "tried a moment ago")
+        header = SegmentHeader(self.producer, before.index + 1, base)
+        path = self._head.path.with_suffix(f".{next(self._file_numbers):08x}.seg")
+        try:
+            segment = Segment(
+                path,
+                create_file(path),
+                self._segment_bytes,
+                encode_segment_header(header),
+                index=header.index,
+                base=base,
+                start=SEGMENT_HEADER_BYTES,
+            )
+        except JournalError as error:
+            self._retry_reason = error.reason
+            self._retry_at_s = time.monotonic() + RETRY_S
+            raise
+        if self._sync:
+            with contextlib.suppress(OSError):  # then each append's own sync fails too, and is counted
+                _sync_folder(path.parent)
+        else:
+            segment.release_descriptor()
+        return segment
+
+    def _drop(self, reason: str) -> bool:
+        next(self.ledger[f"dropped.{reason}"])
+        if self.idle:
+            self.wake()
+        return False
+
+    # Other kinds of append.
+
+    def _append_and_sync(self, payload: bytes) -> bool:
+        """Append, and wait for the disk. What the disk refuses is still delivered, so it stays True, counted."""
+        first = self._current
+        if not Journal.append(self, payload):
+            return False
+        # The record is in `first` or in a segment after it, at the latest the one that is current now.
+        segment: Segment | None = first
+        last = self._current
+        while segment is not None:
+            try:
+                segment.sync()
+            except OSError:
+                next(self.ledger["sync_failed"])
+            segment = None if segment is last else segment.next
+        return True
+
+    def _append_with_faults(self, payload: bytes) -> bool:
+        """Append, with a kill before, in the middle and after: for tests."""
+        faults.point("journal.before_write")
+        if faults.hit("journal.torn_write"):
+            next(self._attempted)
+            record = _pack(_crc32(payload, len(payload)), len(payload), RECORD_MAGIC) + payload
+            with contextlib.suppress(ValueError):
+                self._current.write(record[: len(record) // 2])
+            faults.die()
+        kept = self._append_and_sync(payload) if self._sync else Journal.append(self, payload)
+        faults.point("journal.after_write")
+        return kept
+
+
+def _create_head(path: Path, producer: bytes, size: int) -> Segment | None:
+    """A locked head, or None if a daemon took the file for an orphan before it was locked."""
+    creating.append(path)
+    try:
+        fd = create_file(path)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            taken = os.fstat(fd).st_nlink == 0
+        except BlockingIOError:
+            taken = True
+        except OSError as error:
+            os.close(fd)
+            raise unusable(error, path) from error
+        if taken:
+            os.close(fd)
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            return None
+        header = encode_head(Head(producer, time.time_ns(), os.getpid()))
+        return Segment(path, fd, size, header, index=0, base=0, start=HEAD_BYTES)
+    finally:
+        creating.remove(path)
+
+
+def _make_spool(spool_dir: Path) -> None:
+    try:
+        spool_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise unusable(error, spool_dir) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        raise unusable(error, folder) from error
+    finally:
+        os.close(fd)
+
+
+def _nobody() -> None:
+    """Nobody is waiting to be woken."""
+
+
+def _has_gil() -> bool:
+    return getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+def _locked(call: Callable[P, T]) -> Callable[P, T]:
+    """One call at a time, where there is no GIL to see to it. Reentrant, for signal handlers."""
+    lock = threading.RLock()
+
+    @functools.wraps(call)
+    def one_at_a_time(*args: P.args, **kwargs: P.kwargs) -> T:
+        with lock:
+            return call(*args, **kwargs)
+
+    return one_at_a_time

@@ -1,0 +1,286 @@
+"""Settings: what the operator may choose, read once at the edge into a frozen struct.
+
+A setting has one name, that of its environment variable. In a TOML file and as an argument its key is the same name in
+lower case, without `analytics_`:
+
+    argument or flag  >  environment  >  TOML file (ANALYTICS_CONFIG)  >  default
+
+    ClientSettings.from_environment(spool_max_bytes=2**24)  >  ANALYTICS_SPOOL_MAX_BYTES=16MiB  >  spool_max_bytes = "16MiB"
+
+An empty variable counts as not set. A secret may be given as the path of a file that holds it: NAME_FILE, or key_file.
+All mistakes are collected and raised together.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+import msgspec
+
+from .errors import ConfigError
+from .parsers import CURVE_KEY, ENDPOINT, FLAG, PATH, Kind, Secret, choice, choices, leaves_the_host, show, size
+
+BACKENDS: Final = ("sqlite", "otlp", "prometheus", "wandb")
+CONFIG: Final = "ANALYTICS_CONFIG"
+FILE_MAX_BYTES: Final = 2**20  # a TOML file or a secret; whatever is larger was named by mistake
+
+Default = Callable[[Mapping[str, str], Mapping[str, Any]], str] | str | None
+"""The text of a default, or how to find it from the environment and from the fields above it in the table."""
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One setting: a row of the table."""
+
+    name: str
+    field: str
+    kind: Kind
+    default: Default
+    help: str
+    secret: bool = False
+
+    @property
+    def key(self) -> str:
+        """Its name in a TOML file and as an argument."""
+        return self.name.lower().removeprefix("analytics_")
+
+
+def keys(table: Iterable[Setting]) -> frozenset[str]:
+    """The keys that a TOML file may hold for this table."""
+    return frozenset(key for row in table for key in ([row.key, f"{row.key}_file"] if row.secret else [row.key]))
+
+
+def home(env: Mapping[str, str]) -> str:
+    """The home folder: HOME, else what the system knows of this user."""
+    folder = env.get("HOME") or os.path.expanduser("~")
+    if folder == "~":  # a container may run as a user that the system does not know
+        raise ValueError("needs a home folder: set HOME, or this setting")
+    return folder
+
+
+def _system_or_home(system: str, under_home: str) -> Default:
+    # Not "if it is writable": the daemon would look in one folder while this process writes to the other.
+    return lambda env, _: system if os.path.isdir(system) else f"{home(env)}/.toolweaver/{under_home}"
+
+
+CLIENT_TABLE: Final = (
+    Setting(
+        "ANALYTICS_BACKEND", "backends", choices(*BACKENDS), "sqlite", "where usage is seen; SQLite always keeps it"
+    ),
+    Setting("ANALYTICS_RUNTIME_DIR", "runtime_dir", PATH, _system_or_home("/run/skillmeter", "run"), "socket and lock"),
+    Setting(
+        "ANALYTICS_ENDPOINT",
+        "endpoint",
+        ENDPOINT,
+        lambda _, fields: f"ipc://{fields['runtime_dir']}/skillmeter.sock",
+        "where the daemon listens: ipc://PATH or tcp://HOST:PORT",
+    ),
+    Setting("ANALYTICS_SPOOL_DIR", "spool_dir", PATH, _system_or_home("/var/spool/skillmeter", "spool"), "journals"),
+    Setting(
+        "ANALYTICS_SPOOL_MAX_BYTES", "spool_max_bytes", size(256 * 1024), "64MiB", "room for one process's journal"
+    ),
+    Setting(
+        "ANALYTICS_DURABILITY",
+        "durability",
+        choice("process", "fsync"),
+        "process",
+        "what an accepted event survives: process (SIGKILL) or fsync (power loss)",
+    ),
+    Setting("ANALYTICS_STRICT", "strict", FLAG, "false", "raise on invalid events instead of counting them"),
+    Setting(
+        "ANALYTICS_CURVE_SERVER_KEY",
+        "curve_server_key",
+        CURVE_KEY,
+        None,
+        "the daemon's public CURVE key: who holds it may connect, so keep it like a password",
+        secret=True,
+    ),
+)
+
+DAEMON_KEYS: Final = frozenset(
+    (
+        "curve_secret",
+        "curve_secret_file",
+        "db_path",
+        "db_retention_days",
+        "http_token",
+        "http_token_file",
+        "log_level",
+        "max_series",
+        "metric_labels",
+        "otlp_endpoint",
+        "otlp_instance_id",
+        "otlp_logs",
+        "otlp_push_interval",
+        "otlp_service_name",
+        "otlp_service_version",
+        "otlp_token",
+        "otlp_token_file",
+        "prometheus_enabled",
+        "prometheus_host",
+        "prometheus_port",
+        "prometheus_tls_cert_file",
+        "prometheus_tls_client_ca_file",
+        "prometheus_tls_key_file",
+        "wandb_api_key",
+        "wandb_api_key_file",
+        "wandb_entity",
+        "wandb_mode",
+        "wandb_project",
+    )
+)
+"""What a TOML file may hold for the daemon. The client leaves these alone, and knows them to tell a typing mistake."""
+
+
+class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client goes by. `sources` says, by variable, where each value came from."""
+
+    backends: tuple[str, ...]
+    endpoint: str
+    runtime_dir: Path
+    spool_dir: Path
+    spool_max_bytes: int
+    durability: Literal["process", "fsync"]
+    strict: bool
+    curve_server_key: Secret | None
+    config_path: Path | None
+    sources: dict[str, str]
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str] = os.environ, **arguments: object) -> Self:
+        """Read the settings now. An argument of None is not given. Raises ConfigError with every mistake."""
+        reader = Reader(env, arguments, "argument")
+        reader.read(CLIENT_TABLE, also_in_file=DAEMON_KEYS)
+        if reader.endpoint_leaves_host() and reader.fields.get("curve_server_key") is None:
+            reader.mistake(
+                "ANALYTICS_ENDPOINT", "tcp beyond this host needs the daemon's public key: ANALYTICS_CURVE_SERVER_KEY"
+            )
+        return cls(**reader.finish())
+
+
+class Reader:
+    """One pass over the sources, which notes mistakes instead of stopping at the first."""
+
+    def __init__(self, env: Mapping[str, str], given: Mapping[str, object], given_from: str) -> None:
+        self.fields: dict[str, Any] = {}
+        self._env = env
+        self._given = {key: value for key, value in given.items() if value is not None}
+        self._given_from = given_from
+        self._file: dict[str, Any] = {}
+        self._sources: dict[str, str] = {}
+        self._problems: list[str] = []
+
+    def read(self, table: Iterable[Setting], *, also_in_file: frozenset[str] = frozenset()) -> None:
+        """Read every setting of the table into `fields`. Raises TypeError for an argument that names none."""
+        table = tuple(table)
+        self._open_file(keys(table) | also_in_file)
+        if unknown := sorted(self._given.keys() - keys(table)):
+            raise TypeError(
+                f"there is no setting {', '.join(map(repr, unknown))}; there are {', '.join(sorted(keys(table)))}"
+            )
+        for setting in table:
+            self._read_one(setting)
+
+    def mistake(self, name: str, problem: str) -> None:
+        """Note a mistake in the value of a setting that was read."""
+        self._problems.append(f"{name} ({self._sources.get(name, 'default')}): {problem}")
+
+    def endpoint_leaves_host(self) -> bool:
+        """Whether the endpoint, if it was right, can be reached from other machines."""
+        return leaves_the_host(self.fields.get("endpoint", ""))
+
+    def finish(self) -> dict[str, Any]:
+        """The fields of the settings struct. Raises ConfigError if anything was wrong."""
+        if self._problems:
+            raise ConfigError(self._problems)
+        return {**self.fields, "sources": self._sources}
+
+    def _read_one(self, setting: Setting) -> None:
+        text: str | None = None
+        try:
+            text = self._find(setting)
+            self.fields[setting.field] = None if text is None else self._value(setting, text)
+        except KeyError:
+            pass  # its default rests on a field that is itself mistaken, which was said already
+        except (ValueError, OSError) as error:
+            shown = "" if text is None or setting.secret else f", not {show(text)}"
+            self.mistake(setting.name, f"{_reason(error)}{shown}")
+
+    def _value(self, setting: Setting, text: str) -> object:
+        if setting.kind.is_path and (text == "~" or text.startswith("~/")):
+            text = home(self._env) + text[1:]
+        value = setting.kind.parse(text)
+        return Secret(value) if setting.secret else value
+
+    def _find(self, setting: Setting) -> str | None:
+        """The text of a setting from the first source that has it."""
+        for values, name, source in (
+            (self._given, setting.key, self._given_from),
+            (self._env, setting.name, "environment"),
+            (self._file, setting.key, str(self.fields["config_path"])),
+        ):
+            value = values.get(name)
+            path = values.get(name + ("_FILE" if name.isupper() else "_file")) if setting.secret else None
+            if values is self._env:
+                value, path = value or None, path or None
+            if value is None and path is None:
+                continue
+            self._sources[setting.name] = source
+            if path is None:
+                return setting.kind.text_of(value)
+            self._sources[setting.name] = f"{source}, from {show(str(path))}"
+            if value is not None:
+                raise ValueError(f"is given twice, directly and as a file: {show(str(path))}")
+            return _read(PATH.text_of(path)).decode().strip()
+        self._sources[setting.name] = "default"
+        return setting.default(self._env, self.fields) if callable(setting.default) else setting.default
+
+    def _open_file(self, known: frozenset[str]) -> None:
+        setting = Setting(CONFIG, "config_path", PATH, None, "the TOML file")
+        self.fields["config_path"] = None
+        self._read_one(setting)
+        self._given.pop(setting.key, None)
+        path = self.fields["config_path"]
+        if path is None:
+            return
+        try:
+            self._file = _load_toml(path)
+        except (ValueError, OSError) as error:
+            self.mistake(CONFIG, f"cannot use {show(str(path))}: {_reason(error)}")
+        for key in self._file.keys() - known:
+            self._problems.append(f"{show(str(path))}: there is no setting {show(key)}{_did_you_mean(key, known)}")
+        self._problems.sort()
+
+
+def _load_toml(path: Path) -> dict[str, Any]:
+    import tomllib  # only if a file is named: most clients never need it
+
+    try:
+        return tomllib.loads(_read(str(path)).decode())
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+
+
+def _read(path: str) -> bytes:
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a FIFO would block for ever, a device never end
+        raise ValueError("is not a regular file")
+    with open(path, "rb") as file:
+        content = file.read(FILE_MAX_BYTES + 1)
+    if len(content) > FILE_MAX_BYTES:
+        raise ValueError(f"is larger than {FILE_MAX_BYTES} bytes")
+    return content
+
+
+def _reason(error: ValueError | OSError) -> str:
+    if isinstance(error, UnicodeDecodeError):  # its text holds a byte of the content
+        return f"byte {error.start} is not UTF-8"
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def _did_you_mean(key: str, known: frozenset[str]) -> str:
+    import difflib  # only for a mistake
+
+    wanted = key.lower().removeprefix("analytics_")
+    close = [wanted] if wanted in known else difflib.get_close_matches(wanted, sorted(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
