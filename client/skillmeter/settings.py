@@ -3,9 +3,10 @@
 A setting has one name, that of its environment variable. In a TOML file and as an argument its key is the same name in
 lower case, without `analytics_`:
 
-    argument or flag  >  environment  >  TOML file (ANALYTICS_CONFIG)  >  default
-
-    ClientSettings.from_environment(spool_max_bytes=2**24)  >  ANALYTICS_SPOOL_MAX_BYTES=16MiB  >  spool_max_bytes = "16MiB"
+    argument or flag             from_environment(spool_max_bytes=2**24)
+    > environment                ANALYTICS_SPOOL_MAX_BYTES=16MiB
+    > file of ANALYTICS_CONFIG   spool_max_bytes = "16MiB"
+    > default                    64MiB
 
 An empty variable counts as not set. A secret may be given as the path of a file that holds it: NAME_FILE, or key_file.
 All mistakes are collected and raised together.

@@ -1,0 +1,52 @@
+# Everything runs from .venv, which is made here from Python 3.11+ and a package index, and made anew when pyproject.toml changes.
+
+PYTHON ?= python3
+KEEP ?=
+BIN := .venv/bin
+# Two stamps: `make demo` need not wait for the development tools.
+DAEMON := .venv/.daemon-installed
+DEV := .venv/.dev-installed
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format bench chaos clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: $(DAEMON) ## run real tools against a daemon and show what was recorded; KEEP=1 leaves the daemon running
+	@$(BIN)/skillmeter demo $(if $(filter-out 0,$(KEEP)),--keep)
+
+test: $(DEV) ## every test but the long random kills
+	@$(BIN)/python -m pytest
+
+check: $(DEV) ## ruff, mypy and the import direction
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV) ## put the code into ruff's layout
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(DEV) ## measure the record call, the daemon's intake and the comparisons in bench/
+	@$(BIN)/python -m bench
+
+chaos: $(DEV) ## random kills for minutes, then every row compared
+	@$(BIN)/python -m pytest -m chaos --timeout 3600
+
+clean: ## remove .venv and what tools left behind
+	rm -rf .venv dist build .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(DAEMON): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'skillmeter needs Python 3.11 or newer: make PYTHON=python3.12 ...' >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --editable '.[daemon]'
+	@touch $@
+
+$(DEV): $(DAEMON)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
