@@ -1,0 +1,1 @@
+"""skillmeterd: the sidecar daemon of skillmeter, which keeps what clients record and forwards it."""

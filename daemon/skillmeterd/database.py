@@ -1,0 +1,130 @@
+"""Database: how the file is opened for writing and for reading, what its failures mean, and how a corrupt one is kept.
+
+One connection writes, the store's. Everybody else opens a reader, which cannot change anything.
+"""
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import Final
+
+from .errors import NetworkFileSystem, StoreUnavailable
+from .migrations import migrate
+from .sketch import merge_encoded
+
+_BUSY_TIMEOUT_S: Final = 2  # another program's lock; longer, and clients would wait for acks behind it
+_CACHE_KIB: Final = 32_768  # of pages per connection: holds the rollups of a busy day
+_CHECKPOINT_PAGES: Final = 4096  # 16 MiB: a page that is updated by many commits goes to the database once
+_WAL_MAX_BYTES: Final = 64 * 1024 * 1024  # what a reader that took long leaves behind is cut back to this
+_STATEMENTS: Final = 64  # kept compiled; there are about 25
+
+_NETWORK: Final = frozenset(
+    ["nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ncpfs", "ceph", "glusterfs", "lustre", "beegfs", "gpfs"]
+    + ["fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.ceph", "fuse.cifs"]
+)
+
+_HINTS: Final = {
+    sqlite3.SQLITE_FULL: "make room on its file system",
+    sqlite3.SQLITE_BUSY: "another program holds its lock: end that program's transaction",
+    sqlite3.SQLITE_LOCKED: "another program holds its lock: end that program's transaction",
+    sqlite3.SQLITE_IOERR: "check its disk, and the system log",
+    sqlite3.SQLITE_READONLY: "make the file and its folder writable for this user",
+    sqlite3.SQLITE_PERM: "make the file and its folder writable for this user",
+    sqlite3.SQLITE_CANTOPEN: "check that its folder exists and is writable, and the limit on open files",
+}
+
+
+def open_writer(path: Path, now_ns: int) -> sqlite3.Connection:
+    """Create the file if need be, for its owner only, and bring its schema up to date.
+
+    Raises sqlite3.Error, SchemaTooNew, ForeignDatabase, NetworkFileSystem, StoreUnavailable or OSError.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    refuse_network(path)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite gives -wal and -shm the same mode
+    db = sqlite3.connect(
+        path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=_STATEMENTS
+    )
+    try:
+        _configure(db)
+        migrate(db, now_ns)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write, for the thread that calls. Raises sqlite3.Error."""
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    db = sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+    db.execute("PRAGMA query_only = ON")
+    return db
+
+
+def is_corrupt(error: sqlite3.Error) -> bool:
+    """Whether the file itself is broken, rather than unavailable."""
+    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def unavailable(error: sqlite3.Error, path: Path) -> StoreUnavailable:
+    """What a failure of SQLite means to a person."""
+    return StoreUnavailable(f"the database {path} failed: {error}", _HINTS.get(_code(error), "see the daemon's log"))
+
+
+def set_aside(path: Path, now_ns: int) -> Path:
+    """Rename a corrupt database, its WAL included so that it can still be examined; returns the new path."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_ns // 1_000_000_000))
+    aside = path.with_name(f"{path.name}.corrupt-{stamp}")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.corrupt-{stamp}-{number}")
+    for suffix in ("-wal", "-shm", ""):  # the database last: killed in between, the next start finds it and goes on
+        file = path.with_name(path.name + suffix)
+        if file.exists():
+            file.rename(aside.with_name(aside.name + suffix))
+    return aside
+
+
+def refuse_network(path: Path, mounts: Path = Path("/proc/self/mounts")) -> None:
+    """Raises NetworkFileSystem if the file system that holds `path` is one. Where there is no `mounts`, it passes."""
+    try:
+        lines = mounts.read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return
+    mounted = [(_unescaped(line.split()[1]), line.split()[2]) for line in lines]
+    real = path.resolve()
+    _, kind = max((entry for entry in mounted if real.is_relative_to(entry[0])), key=_depth, default=("/", ""))
+    if kind in _NETWORK:
+        raise NetworkFileSystem(
+            f"{path} is on a network file system ({kind}), where SQLite's WAL loses data; choose a local one"
+        )
+
+
+def _depth(mounted: tuple[str, str]) -> int:
+    return len(Path(mounted[0]).parts)
+
+
+def _unescaped(mount_point: str) -> str:
+    """Blanks and the like stand in octal: backslash 040."""
+    for code in ("040", "011", "012", "134"):
+        mount_point = mount_point.replace(f"\\{code}", chr(int(code, 8)))
+    return mount_point
+
+
+def _configure(db: sqlite3.Connection) -> None:
+    (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise StoreUnavailable(f"SQLite cannot use its WAL here (journal mode {mode})", "use a local file system")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    db.execute(f"PRAGMA journal_size_limit = {_WAL_MAX_BYTES}")
+    db.create_function("sketch_merge", 2, merge_encoded, deterministic=True)
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary result code, or 0 for an error that SQLite itself did not raise."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF

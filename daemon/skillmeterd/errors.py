@@ -1,0 +1,43 @@
+"""The errors of the daemon, split by who has to act on them."""
+
+from skillmeter.errors import SkillmeterError
+
+
+class DaemonError(SkillmeterError):
+    """Base of everything the daemon raises on purpose."""
+
+
+class AlreadyRunning(DaemonError):
+    """Another daemon serves this socket or database. This one must not start."""
+
+
+class StoreUnavailable(DaemonError):
+    """SQLite cannot take anything now. Nothing was changed; the same call may be made again.
+
+    `reason` is SQLite's, `hint` says what a person can do.
+    """
+
+    def __init__(self, reason: str, hint: str) -> None:
+        super().__init__(f"{reason}; {hint}")
+        self.reason = reason
+        self.hint = hint
+
+
+class StoreReplaced(StoreUnavailable):
+    """The database was corrupt: it is kept aside and a fresh one has taken its place.
+
+    The store works again, but it knows no producer: what was to be committed has to be offered anew, from
+    `Store.committed`, and not as it was.
+    """
+
+
+class SchemaTooNew(DaemonError):
+    """The database was written by a newer release. It is left as it is."""
+
+
+class ForeignDatabase(DaemonError):
+    """The file is a database of another program. It is left as it is."""
+
+
+class NetworkFileSystem(DaemonError):
+    """The database would lie on a network file system, where SQLite's WAL loses data."""
