@@ -83,7 +83,10 @@ class Accounts:
         if row is None:
             return None
         *counts, ledger, finished = row
-        return Account(*counts, _decode_ledger(ledger), bool(finished))
+        account = Account(*counts)
+        account.ledger = _decode_ledger(ledger)
+        account.finished = bool(finished)
+        return account
 
 
 def _columns(account: Account) -> tuple[int | str, ...]:

@@ -20,8 +20,10 @@ _WAL_MAX_BYTES: Final = 64 * 1024 * 1024  # what a reader that took long leaves 
 _STATEMENTS: Final = 64  # kept compiled; there are about 25
 
 _NETWORK: Final = frozenset(
-    ["nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ncpfs", "ceph", "glusterfs", "lustre", "beegfs", "gpfs"]
-    + ["fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.ceph", "fuse.cifs"]
+    (
+        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ncpfs", "ceph", "glusterfs", "lustre", "beegfs"),
+        *("gpfs", "fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.ceph"),
+    )
 )
 
 _HINTS: Final = {
