@@ -89,28 +89,41 @@ class Secret:
         return hash(self._text)
 
 
+def printable(text: str) -> str:
+    """Text on one line: whatever could move a cursor, end a line or hide itself is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def masked(text: str) -> str:
+    """Text without the user and password that a URL may hold."""
+    return re.sub(r"//.*@", "//[REDACTED]@", text, flags=re.DOTALL)
+
+
 def show(text: str) -> str:
-    """A value in an error message or a table: one line, no control characters, no password of a URL, not endless."""
-    masked = re.sub(r"//.*@", "//[REDACTED]@", text, flags=re.DOTALL)
-    return repr(masked if len(masked) <= 120 else f"{masked[:120]}...")
+    """A value in an error message: on one line, no password of a URL, not endless."""
+    text = masked(text)
+    return repr(text if len(text) <= 120 else f"{text[:120]}...")
 
 
 def choice(*names: str) -> Kind:
-    """One of these names."""
+    """One of these names, which are in lower case."""
 
     def parse(text: str) -> str:
-        if text.strip() not in names:
+        name = text.strip().lower()
+        if name not in names:
             raise ValueError(f"must be one of {', '.join(names)}")
-        return text.strip()
+        return name
 
     return Kind(parse)
 
 
 def choices(*names: str, needed: tuple[str, ...] = ()) -> Kind:
-    """One or several of these names, comma-separated; each kept once, in the order given."""
+    """One or several of these lower-case names, comma-separated; each kept once, in the order given."""
 
     def parse(text: str) -> tuple[str, ...]:
-        found = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+        found = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",")))
         if not set(found) <= set(names):
             raise ValueError(f"must be one of {', '.join(names)}, or several of them, comma-separated")
         if not set(needed) <= set(found):

@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, Self
 import msgspec
 
 from .errors import ConfigError
-from .parsers import CURVE_KEY, ENDPOINT, FLAG, PATH, Kind, Secret, choice, choices, leaves_the_host, show, size
+from .parsers import CURVE_KEY, ENDPOINT, FLAG, PATH, Kind, Secret, choice, choices, leaves_the_host, masked, show, size
 
 BACKENDS: Final = ("sqlite", "otlp", "prometheus", "wandb")
 CONFIG: Final = "ANALYTICS_CONFIG"
@@ -110,6 +110,9 @@ DAEMON_KEYS: Final = frozenset(
         "log_level",
         "max_series",
         "metric_labels",
+        "otel_exporter_otlp_endpoint",
+        "otel_exporter_otlp_logs_endpoint",
+        "otel_exporter_otlp_metrics_endpoint",
         "otlp_endpoint",
         "otlp_instance_id",
         "otlp_logs",
@@ -147,6 +150,10 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
     curve_server_key: Secret | None
     config_path: Path | None
     sources: dict[str, str]
+
+    def __repr__(self) -> str:
+        fields = (f"{name}={masked(repr(getattr(self, name)))}" for name in self.__struct_fields__ if name != "sources")
+        return f"{type(self).__name__}({', '.join(fields)})"
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ, **arguments: object) -> Self:

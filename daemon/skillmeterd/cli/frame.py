@@ -1,0 +1,130 @@
+"""The frame: what all commands share - lazy loading, settings, errors with their exit codes, tables and JSON."""
+
+import importlib
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, Any, Final
+
+import click
+import msgspec
+
+from skillmeter.errors import ConfigError, DaemonUnavailable, SkillmeterError
+from skillmeter.parsers import printable
+from skillmeter.settings import ClientSettings
+
+from ..config import DaemonSettings
+
+INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
+
+
+class Context:
+    """What `skillmeter` was told before the command: settings are read when a command asks for them."""
+
+    def __init__(self, config: str | None) -> None:
+        self._config = config
+
+    def daemon_settings(self, **flags: Any) -> DaemonSettings:
+        """The daemon's settings, with this command's flags. Raises ConfigError."""
+        return DaemonSettings.from_environment(config=self._config, **flags)
+
+    def client_settings(self, **flags: Any) -> ClientSettings:
+        """The client's settings, for a command that talks to a daemon. Raises ConfigError."""
+        return ClientSettings.from_environment(config=self._config, **flags)
+
+
+pass_context = click.make_pass_decorator(Context)
+"""Decorates a command that needs the Context: it comes as the first argument."""
+
+
+class Failure(click.ClickException):
+    """An error that the operator can act on: its message goes to stderr, without a traceback."""
+
+    exit_code = 1
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the message; the lines of a longer one are indented."""
+        lines = [printable(line) for line in self.message.split("\n")]
+        click.echo("skillmeter: " + "\n  ".join(lines), file=file, err=file is None)
+
+
+class Unavailable(Failure):
+    """The daemon did not answer: a script may want to tell this from a failure."""
+
+    exit_code = 3
+
+
+class Frame(click.Group):
+    """A group that imports a command's module when it is named, and turns errors into messages and exit codes."""
+
+    def __init__(self, *args: Any, modules: Mapping[str, str], package: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._modules = modules
+        self._package = package
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the signature is click's
+        """The commands in the order of the table."""
+        return list(self._modules)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
+        """The command of this name, or None."""
+        if cmd_name not in self._modules:
+            return None
+        name = f"{self._package}.{self._modules[cmd_name]}"
+        try:
+            command = importlib.import_module(name).command
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+            return None
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; Ctrl-C is no error, and what the operator can act on needs no traceback."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo(err=True)
+            ctx.exit(INTERRUPTED)
+        except ConfigError as error:
+            count = "a mistake" if len(error.problems) == 1 else f"{len(error.problems)} mistakes"
+            raise Failure("\n".join([f"the settings have {count}:", *error.problems])) from error
+        except DaemonUnavailable as error:
+            raise Unavailable(str(error)) from error
+        except BrokenPipeError:
+            raise  # whoever read our output has seen enough: click ends quietly
+        except (SkillmeterError, OSError) as error:
+            raise Failure(str(error)) from error
+
+
+def print_json(value: object) -> None:
+    """Print a value, structs included, as JSON on stdout."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table on stdout: numbers to the right, None as a dash, text on one line whatever it holds."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    cells = [list(row) for row in rows]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column, heading in enumerate(headings):
+        is_number = any(isinstance(row[column], (int, float)) for row in cells)
+        table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*map(_cell, row))
+    # Into a pipe nothing is wrapped: a line is for grep and awk, not for a screen.
+    width = None if sys.stdout.isatty() else 10_000
+    Console(markup=False, highlight=False, emoji=False, width=width).print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.2f}" if isinstance(value, float) else printable(str(value))
