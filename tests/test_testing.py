@@ -39,13 +39,20 @@ def test_events_are_kept_typed_and_in_order():
 
 
 def test_the_rest_of_the_client_is_there():
-    """Code that flushes, pushes, checks and closes runs unchanged, and can still be asked what it recorded."""
-    with RecordingClient(strict=True) as client:
+    """Code that flushes, pushes and checks runs unchanged."""
+    client = RecordingClient(strict=True)
+    assert [client.flush(), client.flush(timeout_s=0.1), client.push(), client.health_check()] == [True] * 4
+    assert client.get_config_summary() == {"backend": "recording", "strict": True, "closed": False, "healthy": True}
+
+
+def test_after_close_nothing_is_recorded_but_all_can_be_looked_at():
+    """A record call after close() is a mistake that a test should see, as it is with the client."""
+    with RecordingClient() as client:
         client.record_skill_usage("a", None)
-        assert [client.flush(), client.flush(timeout_s=0.1), client.push(), client.health_check()] == [True] * 4
-        assert client.get_config_summary() == {"backend": "recording", "healthy": True, "strict": True}
     client.close()
-    assert len(client.events) == 1
+    assert client.record_skill_usage("b", None) is False
+    assert [event.skill_id for event in client.executions] == ["a"]
+    assert client.rejected == {"closed": 1}
 
 
 def test_clear_forgets():

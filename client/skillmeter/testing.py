@@ -9,7 +9,6 @@
 Without pytest, make a `RecordingClient` and hand it to the code under test.
 """
 
-import threading
 from collections import Counter
 from types import TracebackType
 from typing import Any, Self
@@ -28,9 +27,10 @@ class RecordingClient(Recorder):
 
     def __init__(self, *, strict: bool = False) -> None:
         super().__init__(strict=strict)
-        self._lock = threading.RLock()  # reentrant: a signal handler or a finalizer may record within a record call
+        self._closed = False
+        # Appending to a list is all that recording does, so that threads, signal handlers and finalizers need no lock.
         self._events: list[Event] = []
-        self._rejected: Counter[str] = Counter()
+        self._refusals: list[str] = []
 
     @property
     def events(self) -> list[Event]:
@@ -54,15 +54,13 @@ class RecordingClient(Recorder):
 
     @property
     def rejected(self) -> Counter[str]:
-        """How many events were refused, by reason, such as "invalid_rating"."""
-        with self._lock:
-            return self._rejected.copy()
+        """How many record calls returned False, by reason, such as "invalid_rating"."""
+        return Counter(self._refusals.copy())
 
     def clear(self) -> None:
         """Forget all events and refusals."""
-        with self._lock:
-            self._events.clear()
-            self._rejected.clear()
+        self._events.clear()
+        self._refusals.clear()
 
     def flush(self, timeout_s: float = 5.0) -> bool:  # noqa: ARG002 - the client's signature
         """True: nothing is ever on its way."""
@@ -77,11 +75,12 @@ class RecordingClient(Recorder):
         return True
 
     def get_config_summary(self) -> dict[str, Any]:
-        """What the client's call of this name says, of this one."""
-        return {"backend": "recording", "healthy": True, "strict": self._strict}
+        """What there is to say of this client, under the client's names."""
+        return {"backend": "recording", "strict": self._strict, "closed": self._closed, "healthy": not self._closed}
 
-    def close(self) -> None:
-        """Does nothing: the events can still be looked at."""
+    def close(self, timeout_s: float = 1.0) -> None:  # noqa: ARG002 - the client's signature
+        """Later record calls return False, as the client's do, and count as "closed". The events stay."""
+        self._closed = True
 
     def __enter__(self) -> Self:
         return self
@@ -92,9 +91,11 @@ class RecordingClient(Recorder):
         self.close()
 
     def _accept(self, payload: bytes) -> bool:
+        if self._closed:
+            self._count("dropped.closed")
+            return False
         self._events.append(event_decoder.decode(payload))
         return True
 
     def _count(self, name: str) -> None:
-        with self._lock:
-            self._rejected[name.partition(".")[2]] += 1
+        self._refusals.append(name.partition(".")[2])
