@@ -35,6 +35,7 @@ class AnalyticsClient(Recorder):
     def __init__(self, settings: ClientSettings) -> None:
         super().__init__(strict=settings.strict)
         self.settings = settings
+        self._closed = False
         self._connection = self._connect()
         self._start_over()
         fork.register(self)
@@ -202,7 +203,7 @@ class AnalyticsClient(Recorder):
 _shared: dict[tuple[object, ...], AnalyticsClient] = {}
 
 
-def create_analytics_client(backend: str | None = None, **settings: object) -> AnalyticsClient:
+def create_analytics_client(backend: str | None = None, **settings: Any) -> AnalyticsClient:
     """This process's client for these settings; the same one until it is closed.
 
     `backend` is what the application counts on: "sqlite", "otlp", "prometheus", "wandb", or several with commas; by

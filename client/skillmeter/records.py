@@ -47,10 +47,13 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from .errors import CorruptJournal
 from .events import REJECT_REASONS
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 VERSION: Final = 1
 HEAD_MAGIC: Final = b"SKMHEAD\n"
@@ -226,7 +229,7 @@ def decode_segment_header(data: bytes) -> SegmentHeader:
     return SegmentHeader(producer, index, base)
 
 
-def decode_ledger(data: bytes) -> tuple[int, ...]:
+def decode_ledger(data: "ReadableBuffer") -> tuple[int, ...]:
     """The ledger's slots from a head's page, in the order of LEDGER."""
     return _LEDGER.unpack_from(data, LEDGER_AT)
 

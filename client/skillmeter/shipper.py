@@ -25,7 +25,7 @@ GATHER_S: Final = 0.01  # after a quiet time, wait for more events before the fi
 BATCH_BYTES: Final = 128 * 1024  # bounds what a daemon with many clients has in memory
 WINDOW_BYTES: Final = 1024 * 1024
 ACK_TIMEOUT_S: Final = 2.0  # a commit takes milliseconds; a slow disk, a second
-MAX_ACK_TIMEOUT_S: Final = 30.0
+MAX_ACK_TIMEOUT_S: Final = 10.0
 RETRY_S: Final = 1.0  # after an error of the operating system, such as no descriptors left
 
 
@@ -261,10 +261,9 @@ class Shipper:
         self._in_flight.clear()
 
     def _ack_deadline_s(self) -> float:
-        timeout_s = min(ACK_TIMEOUT_S * 2**self._failures, MAX_ACK_TIMEOUT_S)
-        return self._progress_at_s + timeout_s * self._jitter
+        timeout_s = min(ACK_TIMEOUT_S * (1 << min(self._failures, 8)), MAX_ACK_TIMEOUT_S)
+        return self._progress_at_s + timeout_s * self._jitter()
 
-    @property
     def _jitter(self) -> float:
         """Between 1 and 1.25, the same until the next failure."""
         return 1 + random.Random(self._failures ^ id(self)).random() / 4  # noqa: S311 - spreads load, no secret

@@ -106,7 +106,8 @@ def decode_to_client(frames: Sequence[bytes]) -> ToClient:
     """A daemon's message. Raises WireError."""
     if len(frames) != 2:
         raise WireError(f"{len(frames)} frames, expected 2")
-    return _decode(frames, _to_client)
+    message: ToClient = _decode(frames, _to_client)
+    return message
 
 
 def _decode(frames: Sequence[bytes], decoder: msgspec.msgpack.Decoder[Any]) -> Any:

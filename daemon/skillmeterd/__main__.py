@@ -1,0 +1,5 @@
+"""`python -m skillmeterd`: the same as the `skillmeter` command."""
+
+from .cli import main
+
+main()

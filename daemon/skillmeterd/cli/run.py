@@ -1,0 +1,37 @@
+"""`skillmeter run`: the daemon, in the foreground."""
+
+import logging
+
+import click
+
+from .. import log as logs
+from ..errors import DaemonError
+from ..server import Server, serve
+from .frame import Context, Failure, pass_context
+
+log = logging.getLogger("skillmeterd")
+
+
+@click.command()
+@click.option("--endpoint", metavar="ADDRESS", help="Where to listen (ANALYTICS_ENDPOINT).")
+@click.option("--db-path", metavar="FILE", help="The SQLite file (ANALYTICS_DB_PATH).")
+@click.option("--spool-dir", metavar="DIR", help="Where journals are (ANALYTICS_SPOOL_DIR).")
+@click.option("--backend", metavar="NAMES", help="sqlite, otlp, prometheus, wandb, or several (ANALYTICS_BACKEND).")
+@pass_context
+def command(context: Context, /, **flags: str | None) -> None:
+    """Run the daemon until SIGTERM or Ctrl-C."""
+    settings = context.daemon_settings(**flags)
+    logs.configure(settings.log_level)
+    try:
+        serve(settings, _ready)
+    except (DaemonError, OSError) as error:
+        raise Failure(str(error)) from error
+    log.info("stopped")
+
+
+def _ready(server: Server) -> None:
+    settings = server.settings
+    log.info(
+        "ready",
+        extra={"endpoint": server.endpoint, "database": str(settings.db_path), "spool": str(settings.spool_dir)},
+    )

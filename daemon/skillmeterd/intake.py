@@ -1,0 +1,86 @@
+"""Intake: batches on their way into one transaction, each held against its producer's committed offset.
+
+Below the offset is a duplicate and skipped; at it, taken; above it a gap, and the client is told to rewind. This is the
+half of exactly-once that the receiver decides; the other half is that the store keeps offsets and rows in
+one transaction. No IO, no clock.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from skillmeter import records, wire
+
+from .store import Chunk, Committed
+
+INTAKE_BYTES: Final = 2 * 1024 * 1024
+"""Enough that one fsync is small against the work (about 25,000 events), little enough for the memory."""
+
+
+class Intake:
+    """Chunks for one transaction."""
+
+    def __init__(self, committed: Callable[[bytes], Committed]) -> None:
+        """`committed` says what SQLite has of a producer."""
+        self.chunks: list[Chunk] = []
+        self.waiting: dict[bytes, set[bytes]] = {}
+        """By producer, the ZeroMQ identities that wait for an acknowledgement."""
+        self.corrupt: list[tuple[bytes, int, bytes]] = []
+        """Spans to set aside: producer, offset, bytes."""
+        self._committed = committed
+        self._offsets: dict[bytes, int] = {}
+        self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether it should be committed before anything is added."""
+        return self._bytes >= INTAKE_BYTES
+
+    def add(self, identity: bytes, batch: wire.Batch, body: bytes) -> wire.Rewind | None:
+        """Take a batch, or say from where the client has to send again."""
+        producer = batch.producer
+        known = self._committed(producer)
+        at = self._offsets.get(producer, known.offset)
+        if batch.continues > at:
+            return wire.Rewind(producer, at, known.records)
+        self.waiting.setdefault(producer, set()).add(identity)
+        end = batch.start + len(body)
+        if end < at:
+            return None  # all of it is committed, and a ledger from before is older too
+        chunk = Chunk(producer, max(at, end), [], [], tuple(batch.ledger))
+        if batch.start > at or (batch.start == at and batch.continues < at):
+            chunk.lost = batch.lost
+        self._fill(chunk, batch.start, body, at)
+        self.chunks.append(chunk)
+        self._offsets[producer] = chunk.committed
+        self._bytes += len(body) + 256
+        return None
+
+    def _fill(self, chunk: Chunk, start: int, body: bytes, at: int) -> None:
+        position = 0
+        for end, payload in records.parse(body):
+            if start + position >= at:
+                chunk.offsets.append(start + position)
+                chunk.payloads.append(payload)
+            position = end
+        if position < len(body):
+            self._fill_damaged(chunk, start, body, at)
+
+    def _fill_damaged(self, chunk: Chunk, start: int, body: bytes, at: int) -> None:
+        """Take what can be read from bytes that are not all records; the rest is counted and set aside."""
+        scan = records.scan(body, sealed=True)
+        spans = [*scan.corrupt, *([(scan.end, len(body))] if scan.end < len(body) else [])]
+        chunk.offsets, chunk.payloads = pick(scan, start, at)
+        for first, last in spans:
+            if start + first >= at:
+                chunk.corrupt += 1
+                self.corrupt.append((chunk.producer, start + first, body[first:last]))
+
+
+def pick(scan: records.Scan, start: int, at: int) -> tuple[list[int], list[bytes]]:
+    """Offsets and payloads of the records from offset `at` on; `start` is the offset of the first byte scanned."""
+    found = [
+        (offset, payload)
+        for end, payload in zip(scan.ends, scan.payloads, strict=True)
+        if (offset := start + end - records.RECORD_HEADER_BYTES - len(payload)) >= at
+    ]
+    return [offset for offset, _ in found], [payload for _, payload in found]

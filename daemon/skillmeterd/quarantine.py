@@ -1,0 +1,39 @@
+"""Quarantine: a folder for what cannot be explained. It is set aside and counted, never deleted."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+MAX_SPANS: Final = 10_000  # of damaged bytes; further ones are counted only, so that no client can fill the disk
+
+
+class Quarantine:
+    """The folder `quarantine` in a spool. One thread."""
+
+    def __init__(self, spool_dir: Path) -> None:
+        self.folder = spool_dir / "quarantine"
+        self.count = 0
+        """How many things were set aside since the start."""
+
+    def move(self, path: Path) -> Path:
+        """Move a file here under a name that is free. Raises OSError."""
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        target = self.folder / path.name
+        number = 0
+        while target.exists() or target.is_symlink():
+            number += 1
+            target = self.folder / f"{path.name}.{number}"
+        os.rename(path, target)
+        self.count += 1
+        return target
+
+    def keep(self, producer: bytes, offset: int, span: bytes) -> None:
+        """Write damaged bytes of a journal to a file of their own. Raises OSError."""
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        self.count += 1
+        if self.count > MAX_SPANS:
+            return
+        path = self.folder / f"{producer.hex()}.{offset:016x}.bytes"
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(span)

@@ -1,0 +1,207 @@
+"""The receiver: the ROUTER socket. Takes batches, has them committed as a group, and acknowledges after that.
+
+One thread owns it, together with the store. Batches that come while the store is unavailable are forgotten unanswered
+(the clients have them), except the group that failed: it is tried again until it is in.
+"""
+
+import contextlib
+import logging
+import os
+import stat
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import zmq
+
+from skillmeter import faults, wire
+from skillmeter.errors import WireError
+
+from .answers import Answers
+from .errors import StoreReplaced, StoreUnavailable
+from .intake import Intake
+from .quarantine import Quarantine
+from .store import Store
+from .vitals import Vitals
+
+log = logging.getLogger(__name__)
+
+HWM_MESSAGES: Final = 4  # per client: half a MiB of batches at most wait in memory for each
+MAX_SOCKETS: Final = 8192
+RETRY_S: Final = 0.5  # between tries of a group that could not be committed
+
+
+class Receiver:
+    """Serves one endpoint. Owned by the ingest thread."""
+
+    def __init__(
+        self, endpoint: str, store: Store, quarantine: Quarantine, vitals: Vitals, *, curve_secret: str | None = None
+    ) -> None:
+        self.answers: Answers | None = None
+        """Who answers questions; set before the first `serve`."""
+        self._endpoint = endpoint
+        self._store = store
+        self._quarantine = quarantine
+        self._vitals = vitals
+        self._path: Path | None = None  # of the socket, once it is bound
+        self._failed: Intake | None = None
+        self._retry_at_s = 0.0
+        self._context = zmq.Context(io_threads=1)
+        self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.RCVHWM, HWM_MESSAGES)
+        self._socket.setsockopt(zmq.SNDHWM, 1000)  # acknowledgements are small
+        self._socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES)
+        self._socket.setsockopt(zmq.BACKLOG, 1024)
+        if curve_secret is not None:
+            self._socket.setsockopt(zmq.CURVE_SERVER, 1)
+            self._socket.setsockopt(zmq.CURVE_SECRETKEY, curve_secret.encode())
+        self._wake_in, self._wake_out = os.pipe()
+        os.set_blocking(self._wake_in, False)
+        os.set_blocking(self._wake_out, False)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._wake_in, zmq.POLLIN)
+
+    @property
+    def endpoint(self) -> str:
+        """Where it listens, with the port that was free if the setting said 0."""
+        return self._socket.getsockopt_string(zmq.LAST_ENDPOINT) or self._endpoint
+
+    def bind(self) -> None:
+        """Listen. Raises zmq.ZMQError or OSError. An ipc socket belongs to its owner, and to the group of a folder
+        that has the set-group-id bit."""
+        if not self._endpoint.startswith("ipc://"):
+            self._socket.bind(self._endpoint)
+            return
+        path = Path(self._endpoint.removeprefix("ipc://"))
+        mask = os.umask(0o177)
+        try:
+            self._socket.bind(self._endpoint)
+        finally:
+            os.umask(mask)
+        self._path = path
+        if path.parent.stat().st_mode & stat.S_ISGID:
+            path.chmod(0o660)
+
+    def wake(self) -> None:
+        """End the wait in `serve`. Any thread, and signal handlers."""
+        with contextlib.suppress(OSError):
+            os.write(self._wake_out, b"x")
+
+    def serve(self, timeout_s: float) -> None:
+        """Wait up to `timeout_s` seconds for messages, and see one group of them through."""
+        if self._failed is not None:
+            timeout_s = min(timeout_s, max(0.0, self._retry_at_s - time.monotonic()))
+        ready = dict(self._poller.poll(int(timeout_s * 1000)))
+        if self._wake_in in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake_in, 4096)
+        self._send_answers()
+        if self._failed is not None and time.monotonic() >= self._retry_at_s:
+            self._commit(self._failed)
+        if self._socket in ready:
+            self._take()
+
+    def close(self) -> None:
+        """Stop listening. What clients have sent and was not acknowledged, they have."""
+        self._socket.close(0)
+        self._context.destroy(linger=0)
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)  # libzmq leaves it; ours, since we hold the lock beside it
+        for fd in (self._wake_in, self._wake_out):
+            os.close(fd)
+
+    def _take(self) -> None:
+        """Take messages until there is enough for a group, or no more."""
+        intake = Intake(self._store.committed)
+        while not intake.full:
+            try:
+                identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            try:
+                self._dispatch(intake, identity, frames)
+            except StoreUnavailable as error:
+                self._unavailable(error)
+        faults.point("receiver.received")
+        if intake.chunks or intake.waiting:
+            self._commit(intake)
+
+    def _dispatch(self, intake: Intake, identity: bytes, frames: list[bytes]) -> None:
+        try:
+            message, body = wire.decode_to_daemon(frames)
+        except WireError as error:
+            self._vitals.refused_messages += 1
+            self._send(identity, wire.Refusal(str(error)))
+            return
+        if isinstance(message, wire.Request):
+            if self.answers is not None:
+                self.answers.submit(identity, message)
+                self._send_answers()
+        elif self._failed is None:
+            self._vitals.batches += 1
+            rewind = intake.add(identity, message, body)
+            if rewind is not None:
+                self._vitals.rewinds += 1
+                self._send(identity, rewind)
+
+    def _commit(self, intake: Intake) -> None:
+        began_s = time.monotonic()
+        try:
+            if intake.chunks:
+                self._count(self._store.commit(intake.chunks).stored, time.monotonic() - began_s)
+        except StoreReplaced as error:
+            self._unavailable(error)
+            self._failed = None
+            for producer, identities in intake.waiting.items():
+                for identity in identities:
+                    self._send(identity, wire.Rewind(producer, 0, 0))
+            return
+        except StoreUnavailable as error:
+            self._unavailable(error)
+            self._failed, self._retry_at_s = intake, time.monotonic() + RETRY_S
+            return
+        self._failed = None
+        if self._vitals.store_problem:
+            log.info("the store works again")
+            self._vitals.store_problem = ""
+        self._keep_corrupt(intake)
+        faults.point("receiver.before_ack")
+        self._acknowledge(intake)
+        faults.point("receiver.after_ack")
+
+    def _count(self, stored: int, seconds: float) -> None:
+        self._vitals.commits += 1
+        self._vitals.events += stored
+        self._vitals.commit_seconds += seconds
+        self._vitals.last_commit_ns = time.time_ns()
+
+    def _keep_corrupt(self, intake: Intake) -> None:
+        for producer, offset, span in intake.corrupt:
+            log.warning("set damaged bytes aside", extra={"producer": producer.hex(), "offset": offset})
+            with contextlib.suppress(OSError):  # it is counted; the bytes are for a person's curiosity
+                self._quarantine.keep(producer, offset, span)
+        self._vitals.quarantined = self._quarantine.count
+
+    def _acknowledge(self, intake: Intake) -> None:
+        for producer, identities in intake.waiting.items():
+            known = self._store.committed(producer)
+            for identity in identities:
+                self._send(identity, wire.Ack(producer, known.offset, known.records))
+
+    def _unavailable(self, error: StoreUnavailable) -> None:
+        if self._vitals.store_problem != str(error):
+            log.error("cannot commit; clients keep their events until it works again", extra={"problem": str(error)})
+        self._vitals.store_problem = str(error)
+
+    def _send_answers(self) -> None:
+        for identity, response in self.answers.finished() if self.answers else ():
+            self._send(identity, response)
+
+    def _send(self, identity: bytes, message: wire.ToClient) -> None:
+        """Send, or let it be if the client is gone or does not read: it will ask again."""
+        frames: list[Any] = [identity, *wire.encode(message)]
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.send_multipart(frames, zmq.NOBLOCK)

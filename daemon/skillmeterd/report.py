@@ -1,0 +1,66 @@
+"""The report: what `skillmeter status` shows of a daemon - its ledger, backlog, files and health."""
+
+import contextlib
+import dataclasses
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from .config import DaemonSettings
+from .database import open_reader
+from .vitals import Vitals
+
+
+def status(settings: DaemonSettings, vitals: Vitals) -> dict[str, Any]:
+    """Plain data for one screen. Reads the database over a connection of its own."""
+    with contextlib.closing(open_reader(settings.db_path)) as db:
+        counts = ledger(db)
+    return {
+        "ready": vitals.ready,
+        "backends": list(settings.backends),
+        "vitals": dataclasses.asdict(vitals),
+        "ledger": counts,
+        "database": {
+            "path": str(settings.db_path),
+            "bytes": _size(settings.db_path),
+            "wal_bytes": _size_of_wal(settings),
+        },
+        "spool": spool(settings.spool_dir),
+    }
+
+
+def ledger(db: sqlite3.Connection) -> dict[str, Any]:
+    """The ledger's sums, its reasons, and `balance`: attempted less everything that is accounted for, which is 0."""
+    outcomes = {"attempted": 0, "stored": 0, "pending": 0, "dropped": 0, "rejected": 0}
+    reasons: dict[str, int] = {}
+    for outcome, reason, events in db.execute("SELECT outcome, reason, events FROM ledger ORDER BY outcome, reason"):
+        outcomes[outcome] += events
+        if reason:
+            reasons[f"{outcome}.{reason}"] = events
+    balance = 2 * outcomes["attempted"] - sum(outcomes.values())
+    return {**outcomes, "balance": balance, "reasons": reasons}
+
+
+def spool(folder: Path) -> dict[str, int]:
+    """How many journals and bytes are in the spool, and what was set aside."""
+    journals = size = 0
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.scandir(folder):
+            with contextlib.suppress(FileNotFoundError):
+                if entry.name.endswith((".journal", ".seg")) and entry.is_file(follow_symlinks=False):
+                    journals += entry.name.endswith(".journal")
+                    size += entry.stat(follow_symlinks=False).st_blocks * 512
+    quarantine = folder / "quarantine"
+    set_aside = len(os.listdir(quarantine)) if quarantine.is_dir() else 0
+    return {"journals": journals, "bytes": size, "quarantined": set_aside}
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
+
+
+def _size_of_wal(settings: DaemonSettings) -> int:
+    return _size(settings.db_path.with_name(settings.db_path.name + "-wal"))

@@ -1,0 +1,215 @@
+"""The server: start-up, main loop and shut-down of the daemon.
+
+The main thread is the ingest thread: it owns the ROUTER socket, the store and the orphans, and does nothing else.
+Whatever reads (answers, metrics, exports) runs on threads and connections of its own.
+"""
+
+import gc
+import logging
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import zmq
+
+from skillmeter._version import __version__
+
+from . import report
+from .answers import Answers
+from .config import DaemonSettings
+from .errors import AlreadyRunning, StoreUnavailable
+from .instance import Instance
+from .orphans import Orphans
+from .quarantine import Quarantine
+from .receiver import Receiver
+from .store import Store
+from .vitals import Vitals
+
+log = logging.getLogger(__name__)
+
+LOOK_S: Final = 1.0  # between two looks for orphans: a folder listing, and a lock tried for each journal
+LOOK_SHARE: Final = 20  # with many journals, look for at most this part of the time
+DRAIN_S: Final = 1.0  # at the end, take what is on its way for so long
+COLLECT_S: Final = 60.0  # the garbage collector runs only then, and only when there is nothing to do
+
+
+class Server:
+    """One daemon. `run` blocks until `stop`; both may be used once."""
+
+    def __init__(self, settings: DaemonSettings) -> None:
+        self.settings = settings
+        self.vitals = Vitals(started_ns=time.time_ns())
+        self._instance = Instance()
+        self._stopping = False
+        self._look_at_s = 0.0
+        self._collect_at_s = 0.0
+
+    def run(self, on_ready: Callable[["Server"], None]) -> None:
+        """Serve until `stop`. Raises AlreadyRunning, DaemonError or OSError if it cannot start."""
+        self._start()
+        try:
+            on_ready(self)
+            self._loop()
+        finally:
+            self._shut_down()
+
+    def stop(self, *_: Any) -> None:
+        """Ask the loop to end. Any thread, and a signal handler."""
+        self._stopping = True
+        self._receiver.wake()
+
+    @property
+    def endpoint(self) -> str:
+        """Where clients reach it."""
+        return self._receiver.endpoint
+
+    # Start: locks, then the store, then the socket, so that nobody is let in before there is a place for his events.
+
+    def _start(self) -> None:
+        settings = self.settings
+        _raise_descriptor_limit()
+        self._claim()
+        self._store = Store.open(settings.db_path)
+        if self._store.replaced_corrupt is not None:
+            self.vitals.incidents.append(f"the database was corrupt and is kept as {self._store.replaced_corrupt}")
+        quarantine = Quarantine(settings.spool_dir)
+        self._orphans = Orphans(settings.spool_dir, self._store, quarantine)
+        secret = settings.curve_secret
+        self._receiver = Receiver(
+            settings.endpoint,
+            self._store,
+            quarantine,
+            self.vitals,
+            curve_secret=None if secret is None else secret.reveal(),
+        )
+        self._quarantine = quarantine
+        self._answers = Answers({"status": self._status}, self._receiver.wake, quick={"health": self._health})
+        self._receiver.answers = self._answers
+        try:
+            self._receiver.bind()
+        except zmq.ZMQError as error:
+            self._receiver.close()
+            self._store.close()
+            self._instance.release()
+            raise AlreadyRunning(f"cannot listen on {settings.endpoint} (ANALYTICS_ENDPOINT): {error}") from error
+        self._answers.start()
+        gc.collect()
+        gc.freeze()
+        gc.disable()  # the loop makes no cycles; a collection in it costs a tenth of the rate
+
+    def _claim(self) -> None:
+        settings = self.settings
+        try:
+            settings.spool_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            settings.db_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if settings.endpoint.startswith("ipc://"):
+                self._instance.claim(Path(settings.endpoint.removeprefix("ipc://") + ".lock"), "socket")
+            self._instance.claim(settings.db_path.with_name(settings.db_path.name + ".lock"), "database")
+            self._instance.claim(settings.spool_dir / "daemon.lock", "spool")
+        except BaseException:
+            self._instance.release()
+            raise
+
+    # The loop: one group of batches, then one step of orphans, and so on.
+
+    def _loop(self) -> None:
+        while not self._stopping:
+            self._receiver.serve(self._timeout_s())
+            self._care_for_orphans()
+            self._collect_garbage()
+
+    def _timeout_s(self) -> float:
+        if self._orphans.pending and self.vitals.ready:
+            return 0.0
+        return max(0.0, self._look_at_s - time.monotonic())
+
+    def _care_for_orphans(self) -> None:
+        now_s = time.monotonic()
+        try:
+            if self._orphans.pending and self.vitals.ready:
+                self._orphans.step()
+            elif now_s >= self._look_at_s:
+                self._look_at_s = now_s + LOOK_S
+                self._orphans.look()
+                self._orphans.step()
+                self._look_at_s += LOOK_SHARE * (time.monotonic() - now_s)
+        except StoreUnavailable as error:
+            self.vitals.store_problem = str(error)
+            self._look_at_s = now_s + LOOK_S
+        except OSError as error:
+            log.warning("cannot look for orphans", extra={"problem": str(error)})
+            self._look_at_s = now_s + LOOK_S
+        else:
+            self._note_progress()
+
+    def _note_progress(self) -> None:
+        vitals = self.vitals
+        recovered = self._orphans.recovered - vitals.orphans_recovered
+        vitals.orphans_recovered, vitals.orphans_pending = self._orphans.recovered, self._orphans.pending
+        vitals.quarantined = self._quarantine.count
+        if recovered and not vitals.orphans_pending:
+            log.info("took over journals of ended processes", extra={"journals": vitals.orphans_recovered})
+        vitals.first_round_done = vitals.first_round_done or not vitals.orphans_pending
+
+    def _collect_garbage(self) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._collect_at_s:
+            self._collect_at_s = now_s + COLLECT_S
+            gc.collect()
+
+    # Shut-down: take what is on its way, then the reverse of the start.
+
+    def _shut_down(self) -> None:
+        deadline_s = time.monotonic() + DRAIN_S
+        batches = -1
+        while self.vitals.ready and batches != self.vitals.batches and time.monotonic() < deadline_s:
+            batches = self.vitals.batches
+            self._receiver.serve(0.05)
+        self._answers.stop()
+        self._orphans.release()
+        self._receiver.close()
+        self._store.close()
+        self._instance.release()
+        gc.enable()
+
+    # Questions.
+
+    def _health(self, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - takes none
+        vitals = self.vitals
+        return {"ready": vitals.ready, "sinks": {"sqlite": vitals.ready}, "problem": vitals.store_problem}
+
+    def _status(self, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - takes none
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "endpoint": self.endpoint,
+            **report.status(self.settings, self.vitals),
+        }
+
+
+def serve(settings: DaemonSettings, on_ready: Callable[[Server], None]) -> None:
+    """Run a daemon in this process until SIGTERM or SIGINT; the signals are put back as found."""
+    server = Server(settings)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def ready(server: Server) -> None:
+        for number in before:
+            signal.signal(number, server.stop)
+        on_ready(server)
+
+    try:
+        server.run(ready)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _raise_descriptor_limit() -> None:
+    """As many descriptors as are allowed: each client of an ipc or tcp socket takes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
