@@ -1,13 +1,13 @@
 """Rows: turn the payloads of a group commit into rows and rollups. Opens nothing and reads no clock.
 
-Events are first only sorted into cells, one per (day, skill and org, user); what a cell sums up to is computed once,
-when the group is complete. That, and one decoder call per record, is what a group costs beside SQLite.
+An execution's row is filed by day, skill and org, and user, and summed up only when the group is complete. The events
+themselves are let go at once: what is still in the processor's cache when it is needed again decides the speed here.
 """
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Final
 
 import msgspec
@@ -23,63 +23,78 @@ SUCCESS: Final = 1
 RATING: Final = 2
 HEALTH: Final = 3
 
+_DECODED_AT_ONCE: Final = 256  # events and their texts stay in the processor's cache and are gone before the next
+
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _decode: Callable[[bytes], Event] = event_decoder.decode
 
 EventRow = tuple[int, int, int, int, int, int, float]
 """(at_ns, pair_id, user_no, producer_no, offset, kind, value)"""
 
+UsageRow = tuple[int, int, int, int, float, float, float]
+"""(pair_daily_id, user_no, executions, successes, latency sum, min, max)"""
+
 
 @dataclass(slots=True)
 class Series:
-    """The executions of one skill and org in one group: of one day, or of all."""
+    """Executions of one skill and org in one group: those of a day, or of all days."""
 
+    pair: int
     latencies: list[float]
+    """Sorted."""
     successes: int
     first_ns: int
     last_ns: int
 
-    def absorb(self, other: "Series") -> None:
-        """Add another's executions. Its list is copied."""
-        self.latencies += other.latencies
-        self.successes += other.successes
-        self.first_ns = min(self.first_ns, other.first_ns)
-        self.last_ns = max(self.last_ns, other.last_ns)
-
 
 class Group:
-    """The events of one group commit. `pairs` and `users` give the numbers of names; a user of None is 0."""
+    """The events of one group commit.
 
-    def __init__(self, pairs: Mapping[tuple[str, str | None], int], users: Mapping[str | None, int]) -> None:
+    The mappings give numbers for names: `pairs` for a skill and org, `days` for a day and pair, `users` for a user,
+    where None is 0.
+    """
+
+    def __init__(
+        self,
+        pairs: Mapping[tuple[str, str | None], int],
+        days: Mapping[tuple[int, int], int],
+        users: Mapping[str | None, int],
+    ) -> None:
         self.rows: list[EventRow] = []
-        self.extras: list[tuple[int, Execution]] = []
-        """Executions with optional parts, each with its index in `rows`."""
-        self.cells: dict[tuple[int, int, int], list[Execution]] = {}
-        self.ratings: list[tuple[int, Rating]] = []
-        """Each with its pair."""
+        self.extras: list[tuple[int, str | None, str | None, str | None]] = []
+        """(index in `rows`, error_type, skill_version, attributes) of executions that have any of these."""
+        self.ratings: list[tuple[int, int, int, int]] = []
+        """(day's number, pair's number, at_ns, rating)"""
         self.health: list[Health] = []
+        self._cells: dict[int, dict[int, list[EventRow]]] = {}  # executions by the day's number, then by user
         self._pairs = pairs
+        self._days = days
         self._users = users
 
     def add(self, producer_no: int, offsets: Sequence[int], payloads: Sequence[bytes]) -> int:
         """Take the records of a producer; returns how many were no events."""
+        parts = range(0, len(payloads), _DECODED_AT_ONCE)
+        slices = [slice(at, at + _DECODED_AT_ONCE) for at in parts]
+        return sum(self._add_events(producer_no, offsets[part], decode(payloads[part])) for part in slices)
+
+    def _add_events(self, producer_no: int, offsets: Sequence[int], events: Sequence[Event | None]) -> int:
         malformed = 0
-        pairs, users, cells, add_row = self._pairs, self._users, self.cells, self.rows.append
-        for event, offset in zip(decode(payloads), offsets, strict=True):
+        pairs, days, users, cells, rows = self._pairs, self._days, self._users, self._cells, self.rows
+        for event, offset in zip(events, offsets, strict=True):
             if type(event) is Execution:
                 at_ns = event.recorded_at_ns
                 pair = pairs[event.skill_id, event.org_id]
                 user = users[event.user_id]
                 # 1 and not True: sqlite3 binds exact ints without looking for an adapter.
-                add_row((at_ns, pair, user, producer_no, offset, 1 if event.success else 0, event.latency_ms))
-                key = (at_ns // DAY_NS, pair, user)
-                cell = cells.get(key)
-                if cell is None:
-                    cells[key] = [event]
-                else:
-                    cell.append(event)
+                row = (at_ns, pair, user, producer_no, offset, 1 if event.success else 0, event.latency_ms)
+                day = days[at_ns // DAY_NS, pair]
+                try:
+                    cells[day][user].append(row)
+                except KeyError:
+                    cells.setdefault(day, {})[user] = [row]
                 if event.error_type is not None or event.skill_version is not None or event.attributes is not None:
-                    self.extras.append((len(self.rows) - 1, event))
+                    self.extras.append((len(rows), event.error_type, event.skill_version, event.attributes))
+                rows.append(row)
             elif event is None:
                 malformed += 1
             else:
@@ -88,44 +103,41 @@ class Group:
 
     def _add_rare(self, event: Event, producer_no: int, offset: int) -> None:
         if isinstance(event, Rating):
+            at_ns = event.recorded_at_ns
             pair = self._pairs[event.skill_id, event.org_id]
             user = self._users[event.user_id]
-            self.rows.append((event.recorded_at_ns, pair, user, producer_no, offset, RATING, event.rating))
-            self.ratings.append((pair, event))
+            self.rows.append((at_ns, pair, user, producer_no, offset, RATING, event.rating))
+            self.ratings.append((self._days[at_ns // DAY_NS, pair], pair, at_ns, event.rating))
         elif isinstance(event, Health):
             pair = self._pairs[event.skill_id, None]
             self.rows.append((event.recorded_at_ns, pair, 0, producer_no, offset, HEALTH, event.score))
             self.health.append(event)
 
-    def extra_rows(self, first_id: int) -> list[tuple[int, str | None, str | None, str | None]]:
-        """(event id, error_type, skill_version, attributes); `first_id` is the id of `rows[0]`."""
-        return [(first_id + index, e.error_type, e.skill_version, e.attributes) for index, e in self.extras]
+    def usage_rows(self) -> list[UsageRow]:
+        """The sums by day and user, in the order of the table's key, which halves the time of the insert."""
+        usage: list[UsageRow] = []
+        for day in sorted(self._cells):
+            by_user = self._cells[day]
+            for user in sorted(by_user):
+                rows = by_user[user]
+                if len(rows) == 1:  # with many users, most
+                    _, _, _, _, _, success, latency = rows[0]
+                    usage.append((day, user, 1, success, latency, latency, latency))
+                else:
+                    latencies = [row[6] for row in rows]
+                    successes = sum([row[5] for row in rows])
+                    usage.append((day, user, len(rows), successes, sum(latencies), min(latencies), max(latencies)))
+        return usage
 
-    def usage(self, now_ns: int) -> tuple[list[tuple[float, ...]], dict[tuple[int, int], Series]]:
-        """The rows of usage_daily in the order of its key, and the series by (day, pair)."""
-        rows: list[tuple[float, ...]] = []
-        series: dict[tuple[int, int], Series] = {}
-        for key, events in sorted(self.cells.items()):
-            day, pair, user = key
-            if len(events) == 1:  # with many users, most cells
-                event = events[0]
-                latency = low = high = event.latency_ms
-                latencies = [latency]
-                successes = 1 if event.success else 0
-                first_ns = last_ns = event.recorded_at_ns
-            else:
-                latencies = [event.latency_ms for event in events]
-                latency, low, high = sum(latencies), min(latencies), max(latencies)
-                successes = sum([event.success for event in events])
-                times_ns = [event.recorded_at_ns for event in events]
-                first_ns, last_ns = min(times_ns), max(times_ns)
-            rows.append((day, pair, user, len(events), successes, latency, low, high, first_ns, last_ns, now_ns))
-            known = series.get((day, pair))
-            if known is None:
-                series[day, pair] = Series(latencies, successes, first_ns, last_ns)
-            else:
-                known.absorb(Series(latencies, successes, first_ns, last_ns))
-        return rows, series
+    def daily(self) -> dict[int, Series]:
+        """The series of each day, by its number."""
+        return {day: _series(list(chain.from_iterable(by_user.values()))) for day, by_user in self._cells.items()}
+
+
+def _series(rows: Sequence[EventRow]) -> Series:
+    times_ns = [row[0] for row in rows]
+    latencies = sorted([row[6] for row in rows])
+    return Series(rows[0][1], latencies, sum([row[5] for row in rows]), min(times_ns), max(times_ns))
 
 
 def decode(payloads: Iterable[bytes]) -> list[Event | None]:
@@ -147,19 +159,22 @@ def _decode_or_none(payload: bytes) -> Event | None:
         return None
 
 
-def by_pair(series: Mapping[tuple[int, int], Series]) -> dict[int, Series]:
+def totals(daily: Iterable[Series]) -> list[Series]:
     """The series of each pair over all days. One that has a single day is that day's, not a copy."""
-    days: dict[int, list[Series]] = {}
-    for (_, pair), day in series.items():
-        days.setdefault(pair, []).append(day)
-    return {pair: parts[0] if len(parts) == 1 else _joined(parts) for pair, parts in days.items()}
+    by_pair: dict[int, list[Series]] = {}
+    for series in daily:
+        by_pair.setdefault(series.pair, []).append(series)
+    return [parts[0] if len(parts) == 1 else _joined(parts) for parts in by_pair.values()]
 
 
 def _joined(parts: Sequence[Series]) -> Series:
-    whole = Series([], 0, parts[0].first_ns, parts[0].last_ns)
-    for part in parts:
-        whole.absorb(part)
-    return whole
+    return Series(
+        parts[0].pair,
+        sorted(chain.from_iterable(part.latencies for part in parts)),
+        sum(part.successes for part in parts),
+        min(part.first_ns for part in parts),
+        max(part.last_ns for part in parts),
+    )
 
 
 def bucket_counts(latencies: Sequence[float]) -> list[int]:

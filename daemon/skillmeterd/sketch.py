@@ -1,19 +1,17 @@
-"""Sketch: quantiles of latencies within 1 %, in a few hundred bytes, that merge exactly.
+"""Sketch: quantiles of latencies within 1 %, in about a kilobyte, that merge exactly.
 
 This is DDSketch (Masson, Rim, Lee: DDSketch, a fast and fully-mergeable quantile sketch with relative-error
 guarantees, VLDB 2019). With GAMMA = (1 + ACCURACY) / (1 - ACCURACY), bin i counts the values in
 (GAMMA**(i-1), GAMMA**i], and 2 * GAMMA**i / (GAMMA + 1) is within ACCURACY of each of them. Values below SMALLEST
-count as zero. Two sketches merge by adding counts, so a merged sketch is the sketch of all the values.
+count as zero, in a bin of their own. Two sketches merge by adding counts: a merged sketch is the sketch of all values.
 
-Encoded, a sketch is three things in msgpack: [zeros, steps, counts]; the steps are the first bin, then the distance
-from each bin to the next; the counts are the bins' in the same order.
+Encoded, a sketch is the msgpack map from bin to count, in no order: sorting and delta-coding it would save a third of
+the bytes and double the time of a merge, which every commit does for every series.
 """
 
 import math
 from collections import Counter
 from collections.abc import Iterable
-from itertools import accumulate
-from operator import sub
 from typing import Final
 
 import msgspec
@@ -21,20 +19,22 @@ import msgspec
 ACCURACY: Final = 0.01
 SMALLEST: Final = 0.001  # milliseconds: a microsecond, below what anybody asks of a latency
 GAMMA: Final = (1 + ACCURACY) / (1 - ACCURACY)
+ZERO_BIN: Final = -1000  # below the bin of SMALLEST, which is -345
 
 _BINS_PER_E: Final = 1 / math.log(GAMMA)
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[int, list[int], list[int]]).decode
+_decode = msgspec.msgpack.Decoder(dict[int, int]).decode
+_log = math.log
+_ceil = math.ceil
 
 
 class Sketch:
     """Counts by bin. Not thread-safe."""
 
-    __slots__ = ("bins", "zeros")
+    __slots__ = ("bins",)
 
-    def __init__(self, zeros: int = 0, bins: Iterable[tuple[int, int]] = ()) -> None:
-        self.zeros = zeros
-        self.bins: Counter[int] = Counter(dict(bins))
+    def __init__(self, bins: dict[int, int] | None = None) -> None:
+        self.bins: dict[int, int] = {} if bins is None else bins
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Sketch":
@@ -46,45 +46,42 @@ class Sketch:
     @classmethod
     def decode(cls, data: bytes) -> "Sketch":
         """Raises msgspec.DecodeError when the bytes are no sketch."""
-        zeros, steps, counts = _decode(data)
-        return cls(zeros, zip(accumulate(steps), counts, strict=True))
+        return cls(_decode(data))
 
     def encode(self) -> bytes:
-        """The same counts give the same bytes."""
-        bins = sorted(self.bins)
-        steps = list(map(sub, bins, [0, *bins]))
-        return _encode((self.zeros, steps, [self.bins[bin_] for bin_ in bins]))
+        """The bytes that `decode` takes."""
+        return _encode(self.bins)
 
     def add_all(self, values: Iterable[float]) -> None:
         """Count values, each finite and not negative."""
-        values = list(values)
-        seen = [value for value in values if value >= SMALLEST]
-        self.zeros += len(values) - len(seen)
-        self.bins.update([math.ceil(log * _BINS_PER_E) for log in map(math.log, seen)])
+        self._add(Counter([_ceil(_log(v) * _BINS_PER_E) if v >= SMALLEST else ZERO_BIN for v in values]))
 
     def merge(self, other: "Sketch") -> None:
         """Add another's counts."""
-        self.zeros += other.zeros
-        self.bins.update(other.bins)
+        self._add(other.bins)
 
     @property
     def count(self) -> int:
         """How many values were counted."""
-        return self.zeros + self.bins.total()
+        return sum(self.bins.values())
 
     def quantile(self, q: float) -> float | None:
         """The value below which the share `q`, 0 to 1, lies: milliseconds; None when nothing was counted."""
-        if not self.count:
+        if not self.bins:
             return None
         rank = q * (self.count - 1)
-        below = self.zeros
-        if rank < below:
-            return 0.0
+        below = 0
         for bin_ in sorted(self.bins):
             below += self.bins[bin_]
             if rank < below:
                 break
-        return float(2 * GAMMA**bin_ / (GAMMA + 1))
+        return 0.0 if bin_ == ZERO_BIN else float(2 * GAMMA**bin_ / (GAMMA + 1))
+
+    def _add(self, counts: dict[int, int]) -> None:
+        bins = self.bins
+        known = bins.get
+        for bin_, count in counts.items():
+            bins[bin_] = known(bin_, 0) + count
 
 
 def merge_encoded(old: bytes | None, new: bytes) -> bytes:

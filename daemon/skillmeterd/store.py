@@ -20,7 +20,7 @@ from .accounts import Accounts
 from .errors import StoreReplaced, StoreUnavailable
 from .ledger import Account, Totals
 from .rows import DAY_NS, Group
-from .tables import MAX_NAMES, Pairs, Users, delete_events, mark_day, write_events, write_ledger, write_rollups
+from .tables import MAX_NAMES, Days, Pairs, Users, delete_events, mark_day, write_events, write_ledger, write_rollups
 
 
 @dataclass(slots=True)
@@ -132,7 +132,7 @@ class Store:
     def _write(self, session: "_Session", chunks: Sequence[Chunk]) -> CommitResult:
         now_ns = self._clock_ns()
         totals = Totals()
-        group = Group(session.pairs, session.users)
+        group = Group(session.pairs, session.days, session.users)
         touched: dict[int, Account] = {}
         malformed = 0
         point("store.before_rows")
@@ -218,16 +218,17 @@ class _Session:
         self.file = os.stat(path)
         self.accounts = Accounts(self.db)
         self.pairs = Pairs(self.db)
+        self.days = Days(self.db)
         self.users = Users(self.db)
 
     def trim(self) -> None:
         self.accounts.trim()
-        for names in (self.pairs, self.users):
+        for names in (self.pairs, self.days, self.users):
             if len(names) > MAX_NAMES:
                 names.clear()
 
     def clear(self) -> None:
-        for remembered in (self.accounts, self.pairs, self.users):
+        for remembered in (self.accounts, self.pairs, self.days, self.users):
             remembered.clear()
 
 

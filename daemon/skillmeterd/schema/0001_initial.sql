@@ -58,23 +58,9 @@ CREATE TABLE ledger_total (
     PRIMARY KEY (outcome, reason)
 ) WITHOUT ROWID;
 
--- Rollups, by the day on which events happened.
-CREATE TABLE usage_daily (
-    day INTEGER NOT NULL,
-    pair_id INTEGER NOT NULL,
-    user_no INTEGER NOT NULL,
-    executions INTEGER NOT NULL,
-    successes INTEGER NOT NULL,
-    latency_sum REAL NOT NULL,
-    latency_min REAL NOT NULL,
-    latency_max REAL NOT NULL,
-    first_ns INTEGER NOT NULL,
-    last_ns INTEGER NOT NULL,
-    updated_ns INTEGER NOT NULL,
-    PRIMARY KEY (day, pair_id, user_no)
-) WITHOUT ROWID;
-
+-- Rollups, by the UTC day on which events happened.
 CREATE TABLE pair_daily (
+    id INTEGER PRIMARY KEY,
     day INTEGER NOT NULL,
     pair_id INTEGER NOT NULL,
     executions INTEGER NOT NULL DEFAULT 0,
@@ -84,13 +70,26 @@ CREATE TABLE pair_daily (
     latency_max REAL,
     first_ns INTEGER,
     last_ns INTEGER,
+    updated_ns INTEGER,                        -- the daemon's clock at the last execution
     r1 INTEGER NOT NULL DEFAULT 0,
     r2 INTEGER NOT NULL DEFAULT 0,
     r3 INTEGER NOT NULL DEFAULT 0,
     r4 INTEGER NOT NULL DEFAULT 0,
     r5 INTEGER NOT NULL DEFAULT 0,
     sketch BLOB,
-    PRIMARY KEY (day, pair_id)
+    UNIQUE (day, pair_id)
+);
+
+-- The same by user. With many users this is the table that grows and that most commits touch: it is kept narrow.
+CREATE TABLE user_daily (
+    pair_daily_id INTEGER NOT NULL,
+    user_no INTEGER NOT NULL,                  -- 0: no user
+    executions INTEGER NOT NULL,
+    successes INTEGER NOT NULL,
+    latency_sum REAL NOT NULL,
+    latency_min REAL NOT NULL,
+    latency_max REAL NOT NULL,
+    PRIMARY KEY (pair_daily_id, user_no)
 ) WITHOUT ROWID;
 
 -- Totals that only ever grow.
@@ -129,6 +128,21 @@ CREATE TABLE skill_health (
     created_ns INTEGER NOT NULL
 ) WITHOUT ROWID;
 
+-- For queries: user_daily with its day and pair.
+CREATE VIEW usage_daily AS
+SELECT
+    pair_daily.day,
+    pair_daily.pair_id,
+    user_daily.user_no,
+    user_daily.executions,
+    user_daily.successes,
+    user_daily.latency_sum,
+    user_daily.latency_min,
+    user_daily.latency_max,
+    pair_daily.updated_ns
+FROM pair_daily
+JOIN user_daily ON user_daily.pair_daily_id = pair_daily.id;
+
 CREATE VIEW events AS
 SELECT
     lower(hex(producer.producer)) || '-' || printf('%x', event_log.offset) AS event_id,
@@ -164,8 +178,6 @@ SELECT
     usage_daily.latency_sum / usage_daily.executions AS avg_latency_ms,
     usage_daily.latency_min AS min_latency_ms,
     usage_daily.latency_max AS max_latency_ms,
-    usage_daily.first_ns AS first_used,
-    usage_daily.last_ns AS last_used,
     usage_daily.updated_ns AS updated_at
 FROM usage_daily
 JOIN pair ON pair.id = usage_daily.pair_id
