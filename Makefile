@@ -30,8 +30,8 @@ format: $(DEV) ## put the code into ruff's layout
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(DEV) ## measure the record call, the daemon's intake and the comparisons in bench/
-	@$(BIN)/python -m bench
+bench: $(DEV) ## measure: every script in bench/
+	@set -e; for script in bench/*.py; do echo "==> $$script"; $(BIN)/python "$$script"; done
 
 chaos: $(DEV) ## random kills for minutes, then every row compared
 	@$(BIN)/python -m pytest -m chaos --timeout 3600
