@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from skillmeter.errors import InvalidEventError
@@ -141,7 +141,6 @@ def test_no_room_is_the_subclass_to_count():
 ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_whatever_is_given_no_call_raises_and_each_is_accounted_for(data):
     """attempted = kept + refused, for arbitrary arguments."""

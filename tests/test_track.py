@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from skillmeter import track
@@ -474,7 +474,6 @@ def was_started(operations: list[str]) -> bool:
     return next(operation for operation in operations if operation != "send") == "next"
 
 
-@settings(deadline=None)
 @SWALLOWED
 @given(script=st.lists(STEPS, max_size=4), operations=OPERATIONS)
 def test_a_tracked_generator_is_the_generator(script, operations):
@@ -485,7 +484,6 @@ def test_a_tracked_generator_is_the_generator(script, operations):
     assert len(calls) == was_started(operations)
 
 
-@settings(deadline=None)
 @SWALLOWED
 @given(script=st.lists(STEPS, max_size=4), operations=OPERATIONS)
 def test_a_tracked_async_generator_is_the_async_generator(script, operations):
