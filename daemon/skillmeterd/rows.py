@@ -1,7 +1,7 @@
 """Rows: turn the payloads of a group commit into rows and rollups. Opens nothing and reads no clock.
 
-An execution's row is filed by day, skill and org, and user, and summed up only when the group is complete. The events
-themselves are let go at once: what is still in the processor's cache when it is needed again decides the speed here.
+An execution's row is filed by its day and pair, and summed up only when the group is complete. The events themselves are
+let go at once: what is still in the processor's cache when it is needed again decides the speed here.
 """
 
 from bisect import bisect_right
@@ -31,14 +31,16 @@ _decode: Callable[[bytes], Event] = event_decoder.decode
 EventRow = tuple[int, int, int, int, int, int, float]
 """(at_ns, pair_id, user_no, producer_no, offset, kind, value)"""
 
-UsageRow = tuple[int, int, int, int, float, float, float]
-"""(pair_daily_id, user_no, executions, successes, latency sum, min, max)"""
+UsageRow = list[float]
+"""[pair_daily_id, user_no, executions, successes, latency sum, min, max]"""
 
 
 @dataclass(slots=True)
 class Series:
-    """Executions of one skill and org in one group: those of a day, or of all days."""
+    """Executions of one pair in one group: those of a day, or of all days."""
 
+    day: int
+    """Of all days: the first that came."""
     pair: int
     latencies: list[float]
     """Sorted."""
@@ -50,25 +52,18 @@ class Series:
 class Group:
     """The events of one group commit.
 
-    The mappings give numbers for names: `pairs` for a skill and org, `days` for a day and pair, `users` for a user,
-    where None is 0.
+    `pairs` and `users` give numbers for names: of a skill and org, and of a user, where None is 0.
     """
 
-    def __init__(
-        self,
-        pairs: Mapping[tuple[str, str | None], int],
-        days: Mapping[tuple[int, int], int],
-        users: Mapping[str | None, int],
-    ) -> None:
+    def __init__(self, pairs: Mapping[tuple[str, str | None], int], users: Mapping[str | None, int]) -> None:
         self.rows: list[EventRow] = []
         self.extras: list[tuple[int, str | None, str | None, str | None]] = []
         """(index in `rows`, error_type, skill_version, attributes) of executions that have any of these."""
-        self.ratings: list[tuple[int, int, int, int]] = []
-        """(day's number, pair's number, at_ns, rating)"""
+        self.ratings: list[tuple[int, int, int]] = []
+        """(pair, at_ns, rating)"""
         self.health: list[Health] = []
-        self._cells: dict[int, dict[int, list[EventRow]]] = {}  # executions by the day's number, then by user
+        self._executions: dict[tuple[int, int], list[EventRow]] = {}  # by day and pair
         self._pairs = pairs
-        self._days = days
         self._users = users
 
     def add(self, producer_no: int, offsets: Sequence[int], payloads: Sequence[bytes]) -> int:
@@ -79,19 +74,18 @@ class Group:
 
     def _add_events(self, producer_no: int, offsets: Sequence[int], events: Sequence[Event | None]) -> int:
         malformed = 0
-        pairs, days, users, cells, rows = self._pairs, self._days, self._users, self._cells, self.rows
+        pairs, users, executions, rows = self._pairs, self._users, self._executions, self.rows
         for event, offset in zip(events, offsets, strict=True):
             if type(event) is Execution:
                 at_ns = event.recorded_at_ns
                 pair = pairs[event.skill_id, event.org_id]
-                user = users[event.user_id]
-                # 1 and not True: sqlite3 binds exact ints without looking for an adapter.
-                row = (at_ns, pair, user, producer_no, offset, 1 if event.success else 0, event.latency_ms)
-                day = days[at_ns // DAY_NS, pair]
-                try:
-                    cells[day][user].append(row)
-                except KeyError:
-                    cells.setdefault(day, {})[user] = [row]
+                success = 1 if event.success else 0  # sqlite3 binds exact ints without looking for an adapter
+                row = (at_ns, pair, users[event.user_id], producer_no, offset, success, event.latency_ms)
+                key = (at_ns // DAY_NS, pair)
+                if key in executions:
+                    executions[key].append(row)
+                else:
+                    executions[key] = [row]
                 if event.error_type is not None or event.skill_version is not None or event.attributes is not None:
                     self.extras.append((len(rows), event.error_type, event.skill_version, event.attributes))
                 rows.append(row)
@@ -107,37 +101,47 @@ class Group:
             pair = self._pairs[event.skill_id, event.org_id]
             user = self._users[event.user_id]
             self.rows.append((at_ns, pair, user, producer_no, offset, RATING, event.rating))
-            self.ratings.append((self._days[at_ns // DAY_NS, pair], pair, at_ns, event.rating))
+            self.ratings.append((pair, at_ns, event.rating))
         elif isinstance(event, Health):
             pair = self._pairs[event.skill_id, None]
             self.rows.append((event.recorded_at_ns, pair, 0, producer_no, offset, HEALTH, event.score))
             self.health.append(event)
 
-    def usage_rows(self) -> list[UsageRow]:
-        """The sums by day and user, in the order of the table's key, which halves the time of the insert."""
+    def series(self) -> list[Series]:
+        """The executions of each day and pair."""
+        return [_series(key, rows) for key, rows in self._executions.items()]
+
+    def usage_rows(self, numbers: Mapping[tuple[int, int], int]) -> list[UsageRow]:
+        """The sums by user, for the `numbers` of days and pairs; ordered by the table's key, which halves its time."""
         usage: list[UsageRow] = []
-        for day in sorted(self._cells):
-            by_user = self._cells[day]
-            for user in sorted(by_user):
-                rows = by_user[user]
-                if len(rows) == 1:  # with many users, most
-                    _, _, _, _, _, success, latency = rows[0]
-                    usage.append((day, user, 1, success, latency, latency, latency))
-                else:
-                    latencies = [row[6] for row in rows]
-                    successes = sum([row[5] for row in rows])
-                    usage.append((day, user, len(rows), successes, sum(latencies), min(latencies), max(latencies)))
+        for number, key in sorted((numbers[key], key) for key in self._executions):
+            by_user = _by_user(number, self._executions[key])
+            usage += [by_user[user] for user in sorted(by_user)]
         return usage
 
-    def daily(self) -> dict[int, Series]:
-        """The series of each day, by its number."""
-        return {day: _series(list(chain.from_iterable(by_user.values()))) for day, by_user in self._cells.items()}
 
-
-def _series(rows: Sequence[EventRow]) -> Series:
+def _series(key: tuple[int, int], rows: Sequence[EventRow]) -> Series:
+    day, pair = key
     times_ns = [row[0] for row in rows]
     latencies = sorted([row[6] for row in rows])
-    return Series(rows[0][1], latencies, sum([row[5] for row in rows]), min(times_ns), max(times_ns))
+    return Series(day, pair, latencies, sum([row[5] for row in rows]), min(times_ns), max(times_ns))
+
+
+def _by_user(number: int, rows: Iterable[EventRow]) -> dict[int, UsageRow]:
+    sums: dict[int, UsageRow] = {}
+    for _, _, user, _, _, success, latency in rows:
+        if user in sums:
+            known = sums[user]
+            known[2] += 1
+            known[3] += success
+            known[4] += latency
+            if latency < known[5]:
+                known[5] = latency
+            elif latency > known[6]:
+                known[6] = latency
+        else:
+            sums[user] = [number, user, 1, success, latency, latency, latency]
+    return sums
 
 
 def decode(payloads: Iterable[bytes]) -> list[Event | None]:
@@ -160,7 +164,7 @@ def _decode_or_none(payload: bytes) -> Event | None:
 
 
 def totals(daily: Iterable[Series]) -> list[Series]:
-    """The series of each pair over all days. One that has a single day is that day's, not a copy."""
+    """The series of each pair over all days. That of a single day is the day's own, not a copy."""
     by_pair: dict[int, list[Series]] = {}
     for series in daily:
         by_pair.setdefault(series.pair, []).append(series)
@@ -169,6 +173,7 @@ def totals(daily: Iterable[Series]) -> list[Series]:
 
 def _joined(parts: Sequence[Series]) -> Series:
     return Series(
+        parts[0].day,
         parts[0].pair,
         sorted(chain.from_iterable(part.latencies for part in parts)),
         sum(part.successes for part in parts),

@@ -132,7 +132,7 @@ class Store:
     def _write(self, session: "_Session", chunks: Sequence[Chunk]) -> CommitResult:
         now_ns = self._clock_ns()
         totals = Totals()
-        group = Group(session.pairs, session.days, session.users)
+        group = Group(session.pairs, session.users)
         touched: dict[int, Account] = {}
         malformed = 0
         point("store.before_rows")
@@ -143,7 +143,7 @@ class Store:
         last_event_id = write_events(session.db, group)
         point("store.before_rollups")
         if last_event_id:
-            write_rollups(session.db, group, now_ns)
+            write_rollups(session.db, group, session.days, now_ns)
             mark_day(session.db, now_ns // DAY_NS, last_event_id - len(group.rows) + 1)
         write_ledger(session.db, totals)
         session.accounts.save(touched.values(), last_event_id, now_ns)

@@ -4,12 +4,12 @@ Every function here runs inside the transaction of its caller.
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, Final
 
 from .ledger import Totals
-from .rows import BUCKETS_MS, Group, Series, bucket_counts, rating_counts, totals
+from .rows import BUCKETS_MS, DAY_NS, Group, Series, bucket_counts, rating_counts, totals
 from .sketch import Sketch
 
 MAX_NAMES: Final = 200_000
@@ -143,12 +143,12 @@ def write_events(db: sqlite3.Connection, group: Group) -> int:
     return last_id
 
 
-def write_rollups(db: sqlite3.Connection, group: Group, now_ns: int) -> None:
+def write_rollups(db: sqlite3.Connection, group: Group, days: Days, now_ns: int) -> None:
     """Add the group to every rollup; `now_ns` is the daemon's clock."""
-    _insert_many(db, _USAGE, _USAGE_CONFLICT, _USAGE_COLUMNS, _USAGE_PER_STATEMENT, group.usage_rows())
-    _write_series(db, group.daily(), now_ns)
+    _insert_many(db, _USAGE, _USAGE_CONFLICT, _USAGE_COLUMNS, _USAGE_PER_STATEMENT, group.usage_rows(days))
+    _write_series(db, group.series(), days, now_ns)
     if group.ratings:
-        _write_ratings(db, group, now_ns)
+        _write_ratings(db, group.ratings, days, now_ns)
     if group.health:
         db.executemany(_HEALTH, [(e.skill_id, e.score, e.recorded_at_ns, now_ns) for e in group.health])
 
@@ -175,11 +175,11 @@ def delete_events(db: sqlite3.Connection, before_day: int, limit: int) -> int:
     return db.execute("DELETE FROM event_log WHERE id < ?", (stop,)).rowcount
 
 
-def _write_series(db: sqlite3.Connection, daily: Mapping[int, Series], now_ns: int) -> None:
-    total = totals(daily.values())
+def _write_series(db: sqlite3.Connection, daily: Sequence[Series], days: Days, now_ns: int) -> None:
+    total = totals(daily)
     # By identity, as the series of a group is often that of its only day.
-    sketches = {id(series): Sketch.of(series.latencies).encode() for series in chain(daily.values(), total)}
-    db.executemany(_PAIR_DAILY, [(*_sums(s), sketches[id(s)], now_ns, day) for day, s in daily.items()])
+    sketches = {id(series): Sketch.of(series.latencies).encode() for series in chain(daily, total)}
+    db.executemany(_PAIR_DAILY, [(*_sums(s), sketches[id(s)], now_ns, days[s.day, s.pair]) for s in daily])
     db.executemany(
         _PAIR_TOTAL, [(s.pair, now_ns, *_sums(s), sketches[id(s)], *bucket_counts(s.latencies)) for s in total]
     )
@@ -192,15 +192,15 @@ def _sums(series: Series) -> tuple[int, int, float, float, float, int, int]:
     return len(latencies), series.successes, sum(latencies), low, high, series.first_ns, series.last_ns
 
 
-def _write_ratings(db: sqlite3.Connection, group: Group, now_ns: int) -> None:
+def _write_ratings(db: sqlite3.Connection, rated: Iterable[tuple[int, int, int]], days: Days, now_ns: int) -> None:
     daily: dict[int, list[int]] = {}
     total: dict[int, list[int]] = {}
     last_ns: dict[int, int] = {}
-    for day, pair, at_ns, rating in group.ratings:
-        daily.setdefault(day, []).append(rating)
+    for pair, at_ns, rating in rated:
+        daily.setdefault(days[at_ns // DAY_NS, pair], []).append(rating)
         total.setdefault(pair, []).append(rating)
         last_ns[pair] = max(at_ns, last_ns.get(pair, 0))
-    db.executemany(_RATED_DAILY, [(*rating_counts(ratings), day) for day, ratings in daily.items()])
+    db.executemany(_RATED_DAILY, [(*rating_counts(ratings), number) for number, ratings in daily.items()])
     db.executemany(
         _RATED_TOTAL, [(pair, now_ns, last_ns[pair], *rating_counts(ratings)) for pair, ratings in total.items()]
     )
