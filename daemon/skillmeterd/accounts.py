@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from .ledger import Account
+from .outcomes import Account
 
 MAX_ACCOUNTS: Final = 20_000
 """In memory, about 10 MB; the others are read again when they speak."""

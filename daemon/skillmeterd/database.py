@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from .errors import NetworkFileSystem, StoreUnavailable
-from .migrations import migrate
+from .migrations import check, migrate
 from .sketch import merge_encoded
 
 _BUSY_TIMEOUT_S: Final = 2  # another program's lock; longer, and clients would wait for acks behind it
@@ -40,7 +40,7 @@ _HINTS: Final = {
 def open_writer(path: Path, now_ns: int) -> sqlite3.Connection:
     """Create the file if need be, for its owner only, and bring its schema up to date.
 
-    Raises sqlite3.Error, SchemaTooNew, ForeignDatabase, NetworkFileSystem, StoreUnavailable or OSError.
+    Raises sqlite3.Error, OSError or StoreUnavailable.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     refuse_network(path)
@@ -49,6 +49,7 @@ def open_writer(path: Path, now_ns: int) -> sqlite3.Connection:
         path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=_STATEMENTS
     )
     try:
+        check(db)  # before anything is set, as the journal mode would change another program's file
         _configure(db)
         migrate(db, now_ns)
     except BaseException:
@@ -101,7 +102,7 @@ def refuse_network(path: Path, mounts: Path = Path("/proc/self/mounts")) -> None
     _, kind = max((entry for entry in mounted if real.is_relative_to(entry[0])), key=_depth, default=("/", ""))
     if kind in _NETWORK:
         raise NetworkFileSystem(
-            f"{path} is on a network file system ({kind}), where SQLite's WAL loses data; choose a local one"
+            f"{path} is on a network file system ({kind}), where SQLite's WAL loses data", "choose a local one"
         )
 
 

@@ -23,21 +23,24 @@ class StoreUnavailable(DaemonError):
         self.hint = hint
 
 
-class StoreReplaced(StoreUnavailable):
-    """The database was corrupt: it is kept aside and a fresh one has taken its place.
+class StaleChunks(StoreUnavailable):
+    """What was to be committed does not continue what is committed. It has to be made anew, from `Store.committed`."""
 
-    The store works again, but it knows no producer: what was to be committed has to be offered anew, from
-    `Store.committed`, and not as it was.
+
+class StoreReplaced(StaleChunks):
+    """The database was corrupt, deleted or exchanged, and another has taken its place.
+
+    The store works again, but it may know no producer, or less of each.
     """
 
 
-class SchemaTooNew(DaemonError):
+class SchemaTooNew(StoreUnavailable):
     """The database was written by a newer release. It is left as it is."""
 
 
-class ForeignDatabase(DaemonError):
+class ForeignDatabase(StoreUnavailable):
     """The file is a database of another program. It is left as it is."""
 
 
-class NetworkFileSystem(DaemonError):
+class NetworkFileSystem(StoreUnavailable):
     """The database would lie on a network file system, where SQLite's WAL loses data."""

@@ -20,18 +20,23 @@ def version(db: sqlite3.Connection) -> int:
     if application_id == APPLICATION_ID:
         return int(db.execute("SELECT version FROM schema_version").fetchone()[0])
     if db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None:
-        raise ForeignDatabase("the file is a database of another program; choose another path")
+        raise ForeignDatabase("the file is a database of another program", "choose another path")
     return 0
 
 
-def migrate(db: sqlite3.Connection, now_ns: int) -> None:
-    """Apply what is missing. Raises SchemaTooNew or ForeignDatabase, and then has changed nothing."""
+def check(db: sqlite3.Connection) -> None:
+    """Raises SchemaTooNew or ForeignDatabase if this release must not touch the database. Only reads."""
     current = version(db)
     if current > latest():
         raise SchemaTooNew(
-            f"the database has schema version {current}, this release knows up to {latest()}; "
-            "install the newer release again, or restore a backup made before it"
+            f"the database has schema version {current}, this release knows up to {latest()}",
+            "install the newer release again, or restore a backup made before it",
         )
+
+
+def migrate(db: sqlite3.Connection, now_ns: int) -> None:
+    """Apply what is missing. `check` came before."""
+    current = version(db)
     for number, sql in _scripts():
         if number > current:
             _apply(db, number, sql, now_ns)

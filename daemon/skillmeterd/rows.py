@@ -1,7 +1,7 @@
 """Rows: turn the payloads of a group commit into rows and rollups. Opens nothing and reads no clock.
 
-An execution's row is filed by its day and pair, and summed up only when the group is complete. The events themselves are
-let go at once: what is still in the processor's cache when it is needed again decides the speed here.
+An execution's row is filed by its day and pair, and summed up when the group is complete. The events themselves are let
+go at once: what is still in the processor's cache when it is needed again decides the speed here.
 """
 
 from bisect import bisect_right

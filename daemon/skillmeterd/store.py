@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from skillmeter.faults import point
 
 from . import database
 from .accounts import Accounts
-from .errors import StoreReplaced, StoreUnavailable
-from .ledger import Account, Totals
+from .errors import StaleChunks, StoreReplaced, StoreUnavailable
+from .outcomes import Account, Totals
 from .rows import DAY_NS, Group
 from .tables import MAX_NAMES, Days, Pairs, Users, delete_events, mark_day, write_events, write_ledger, write_rollups
 
@@ -42,6 +42,9 @@ class Chunk:
     """Spans that were quarantined."""
     finished: bool = False
     """The producer is dead, and this is the last of it."""
+    continues: int | None = None
+    """The committed offset that this chunk was made for. If it is no longer the producer's, because the database was
+    replaced or somebody else committed the same records, the commit raises StaleChunks. None: not checked."""
 
 
 class Committed(NamedTuple):
@@ -70,12 +73,13 @@ class Store:
         """Where a corrupt database was kept aside, if this store ever found one."""
         self._clock_ns = clock_ns
         self._session: _Session | None = None
+        self._incident: tuple[str, str] | None = None  # to be told in the next database: kind and detail
 
     @classmethod
     def open(cls, path: Path, *, clock_ns: Callable[[], int] = time.time_ns) -> "Store":
         """Create or open the database and bring its schema up to date.
 
-        Raises StoreUnavailable, SchemaTooNew, ForeignDatabase, NetworkFileSystem or OSError.
+        Raises StoreUnavailable: of these, SchemaTooNew, ForeignDatabase and NetworkFileSystem need a person.
         A corrupt file is kept aside and a fresh one started; see `replaced_corrupt`.
         """
         store = cls(path, clock_ns)
@@ -103,8 +107,8 @@ class Store:
     def commit(self, chunks: Sequence[Chunk]) -> CommitResult:
         """Write chunks in one transaction.
 
-        Raises StoreUnavailable, and then nothing has changed; of these, StoreReplaced says that the chunks no longer
-        fit what is in the database and have to be made anew.
+        Raises StoreUnavailable, and then nothing has changed; of these, StaleChunks says that the chunks do not fit
+        what is in the database and have to be made anew from `committed`.
         """
         with self._transaction() as session:
             result = self._write(session, chunks)
@@ -164,40 +168,41 @@ class Store:
             raise
 
     def _connected(self) -> "_Session":
-        """The session, made anew if the last one broke. Raises StoreUnavailable, StoreReplaced."""
+        """The session, made anew if the last one broke. Raises StoreUnavailable."""
         if self._session is not None and not _is_at(self._session.file, self.path):
-            self._exchanged()
+            self.close()
+            self._incident = ("exchanged", f"{self.path} was deleted, or another file put in its place")
+            raise StoreReplaced(self._incident[1], "producers send again what is missing, as far as they have it")
         if self._session is None:
-            try:
-                self._session = _Session(self.path, self._clock_ns())
-            except sqlite3.Error as error:
-                raise self._failed(error) from error
+            self._connect()
+        assert self._session is not None
         return self._session
 
+    def _connect(self) -> None:
+        now_ns = self._clock_ns()
+        try:
+            self._session = _Session(self.path, now_ns)
+            if self._incident is not None:
+                self._session.db.execute("INSERT INTO incident VALUES (?, ?, ?)", (now_ns, *self._incident))
+                self._incident = None
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+        except OSError as error:
+            raise StoreUnavailable(f"the database {self.path} cannot be opened: {error}", "check its folder") from error
+
     def _failed(self, error: sqlite3.Error) -> StoreUnavailable:
-        """Leave nothing half done; the error to raise."""
+        """Leave nothing half done; the error to raise. A corrupt database is set aside: the next call starts afresh."""
         self._roll_back()
         if not database.is_corrupt(error):
             return database.unavailable(error, self.path)
-        now_ns = self._clock_ns()
-        aside = self.replaced_corrupt = database.set_aside(self.path, now_ns)
-        self.close()  # after the renaming, or SQLite would still move the WAL into the broken file
-        self._start_over(now_ns, "corrupt", f"{error}; kept as {aside}")
-        return StoreReplaced(f"the database was corrupt: {error}", f"it is kept as {aside}; a fresh one was started")
-
-    def _exchanged(self) -> NoReturn:
-        """The file was deleted, or another was put in its place, while this store had it open."""
-        self.close()
-        self._start_over(self._clock_ns(), "exchanged", f"{self.path} was deleted or exchanged")
-        raise StoreReplaced(f"the database {self.path} was deleted or exchanged", "producers send again what it lacks")
-
-    def _start_over(self, now_ns: int, kind: str, detail: str) -> None:
         try:
-            self._session = _Session(self.path, now_ns)
-            self._session.db.execute("INSERT INTO incident VALUES (?, ?, ?)", (now_ns, kind, detail))
-        except sqlite3.Error as error:
-            self.close()
-            raise database.unavailable(error, self.path) from error
+            aside = database.set_aside(self.path, self._clock_ns())
+        except OSError as failure:
+            return StoreUnavailable(f"the database {self.path} is corrupt: {error}", f"move it away by hand: {failure}")
+        self.close()  # after the renaming, or SQLite would still move the WAL into the broken file
+        self.replaced_corrupt = aside
+        self._incident = ("corrupt", f"{error}; kept as {aside}")
+        return StoreReplaced(f"the database {self.path} was corrupt: {error}", f"it is kept as {aside}")
 
     def _roll_back(self) -> None:
         if self._session is None:
@@ -233,7 +238,15 @@ class _Session:
 
 
 def _take(chunk: Chunk, account: Account, group: Group, totals: Totals) -> int:
-    """Add a chunk to its group and to its producer's account; returns how many records were malformed."""
+    """Add a chunk to its group and to its producer's account; returns how many records were malformed.
+
+    Raises StaleChunks.
+    """
+    if chunk.continues is not None and chunk.continues != account.committed:
+        raise StaleChunks(
+            f"producer {chunk.producer.hex()} is committed to {account.committed}, not {chunk.continues}",
+            "its records are read again",
+        )
     malformed = group.add(account.no, chunk.offsets, chunk.payloads)
     account.committed = max(account.committed, chunk.committed)
     account.count(totals, len(chunk.payloads) - malformed, malformed, chunk.lost, chunk.corrupt)

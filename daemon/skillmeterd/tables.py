@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, Final
 
-from .ledger import Totals
+from .outcomes import Totals
 from .rows import BUCKETS_MS, DAY_NS, Group, Series, bucket_counts, rating_counts, totals
 from .sketch import Sketch
 

@@ -1,4 +1,4 @@
-"""Ledger: how each producer's counts become totals in which every event has exactly one outcome.
+"""Outcomes: how each producer's counts become totals in which every event has exactly one outcome.
 
     attempted = stored + pending + dropped + rejected
 
