@@ -77,7 +77,7 @@ class AnalyticsClient(Recorder):
             self._connection.close()
 
     def health_check(self) -> bool:
-        """Whether the daemon answers, its last commit worked, and the backends of this client's settings are healthy."""
+        """Whether the daemon answers, its last commit worked, and this client's backends are healthy."""
         try:
             answer = self._connection.ask("health", timeout_s=HEALTH_TIMEOUT_S)
         except DaemonUnavailable:

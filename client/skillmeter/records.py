@@ -174,9 +174,10 @@ def scan(data: bytes, *, sealed: bool) -> Scan:
     used = len(data.rstrip(b"\0"))
     at = 0
     while True:
-        for at, payload in parse(data, at):
+        for end, payload in parse(data, at):
             payloads.append(payload)
-            ends.append(at)
+            ends.append(end)
+            at = end
         if at >= used:
             return Scan(payloads, ends, corrupt, 0, at)
         again = _next_record(data, at + 1, used)

@@ -22,7 +22,6 @@ from typing import Final
 
 from .errors import JournalError
 
-_call: Callable[[Callable[[], int | None]], int | None] = operator.call
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 _F_PREALLOCATE: Final = 42  # <sys/fcntl.h> of macOS
 _F_ALLOCATEALL: Final = 4
@@ -85,7 +84,7 @@ class Segment:
     def seal(self) -> None:
         """Let nobody append any more. Idempotent: the first call notes the end, in the same C call."""
         with contextlib.suppress(ValueError):  # already unmapped, so already sealed
-            self._ends.extend(map(_call, self._seal))
+            self._ends.extend(map(operator.call, self._seal))  # type: ignore[arg-type]  # mypy cannot bind a ParamSpec
 
     def end_chain(self) -> None:
         """Let no segment follow, unless one does already."""
