@@ -1,0 +1,1 @@
+"""What must survive: real processes, killed, stopped and starved, and then every row compared."""
