@@ -6,6 +6,7 @@ One connection writes, the store's. Everybody else opens a reader, which cannot 
 import os
 import sqlite3
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -76,19 +77,39 @@ def unavailable(error: sqlite3.Error, path: Path) -> StoreUnavailable:
     return StoreUnavailable(f"the database {path} failed: {error}", _HINTS.get(_code(error), "see the daemon's log"))
 
 
-def set_aside(path: Path, now_ns: int) -> Path:
-    """Rename a corrupt database, its WAL included so that it can still be examined; returns the new path."""
+def set_aside(path: Path, why: str, now_ns: int, suffixes: Sequence[str] = ("-wal", "-shm", "")) -> Path:
+    """Rename a database that cannot be used, with its WAL so that it can still be examined; returns its new path.
+
+    `suffixes` name the files; the database itself is the last to go, so that a start after a kill finds it again.
+    """
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_ns // 1_000_000_000))
-    aside = path.with_name(f"{path.name}.corrupt-{stamp}")
+    aside = path.with_name(f"{path.name}.{why}-{stamp}")
     number = 1
-    while aside.exists():
+    while any(_beside(aside, suffix).exists() for suffix in suffixes):
         number += 1
-        aside = path.with_name(f"{path.name}.corrupt-{stamp}-{number}")
-    for suffix in ("-wal", "-shm", ""):  # the database last: killed in between, the next start finds it and goes on
-        file = path.with_name(path.name + suffix)
-        if file.exists():
-            file.rename(aside.with_name(aside.name + suffix))
+        aside = path.with_name(f"{path.name}.{why}-{stamp}-{number}")
+    for suffix in suffixes:
+        if _beside(path, suffix).exists():
+            _beside(path, suffix).rename(_beside(aside, suffix))
     return aside
+
+
+class Files:
+    """The files that a connection has open, to notice when others stand in their place."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._database = _stat(path)
+        self._wal = _stat(_beside(path, "-wal"))
+
+    def exchanged(self) -> bool:
+        """Whether the database was deleted, or another file put in its place."""
+        return not _same(self._database, _stat(self._path))
+
+    def leave_wal(self, now_ns: int) -> None:
+        """Set aside the WAL of a database that was exchanged: SQLite would play it into the new one."""
+        if _same(self._wal, _stat(_beside(self._path, "-wal"))):
+            set_aside(self._path, "exchanged", now_ns, ("-wal", "-shm"))
 
 
 def refuse_network(path: Path, mounts: Path = Path("/proc/self/mounts")) -> None:
@@ -104,6 +125,21 @@ def refuse_network(path: Path, mounts: Path = Path("/proc/self/mounts")) -> None
         raise NetworkFileSystem(
             f"{path} is on a network file system ({kind}), where SQLite's WAL loses data", "choose a local one"
         )
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _same(one: os.stat_result | None, other: os.stat_result | None) -> bool:
+    return one is not None and other is not None and os.path.samestat(one, other)
 
 
 def _depth(mounted: tuple[str, str]) -> int:

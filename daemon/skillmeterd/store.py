@@ -4,7 +4,6 @@ A group of chunks is one transaction: events, rollups, ledger and every producer
 durable together, or not at all. That offset is what makes redelivery harmless: the receiver skips what lies below it.
 """
 
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -169,7 +168,8 @@ class Store:
 
     def _connected(self) -> "_Session":
         """The session, made anew if the last one broke. Raises StoreUnavailable."""
-        if self._session is not None and not _is_at(self._session.file, self.path):
+        if self._session is not None and self._session.files.exchanged():
+            self._session.files.leave_wal(self._clock_ns())
             self.close()
             self._incident = ("exchanged", f"{self.path} was deleted, or another file put in its place")
             raise StoreReplaced(self._incident[1], "producers send again what is missing, as far as they have it")
@@ -196,7 +196,7 @@ class Store:
         if not database.is_corrupt(error):
             return database.unavailable(error, self.path)
         try:
-            aside = database.set_aside(self.path, self._clock_ns())
+            aside = database.set_aside(self.path, "corrupt", self._clock_ns())
         except OSError as failure:
             return StoreUnavailable(f"the database {self.path} is corrupt: {error}", f"move it away by hand: {failure}")
         self.close()  # after the renaming, or SQLite would still move the WAL into the broken file
@@ -220,7 +220,7 @@ class _Session:
 
     def __init__(self, path: Path, now_ns: int) -> None:
         self.db = database.open_writer(path, now_ns)
-        self.file = os.stat(path)
+        self.files = database.Files(path)
         self.accounts = Accounts(self.db)
         self.pairs = Pairs(self.db)
         self.days = Days(self.db)
@@ -253,11 +253,3 @@ def _take(chunk: Chunk, account: Account, group: Group, totals: Totals) -> int:
     account.advance(totals, chunk.ledger)
     account.settle(totals, finished=chunk.finished)
     return malformed
-
-
-def _is_at(file: os.stat_result, path: Path) -> bool:
-    """Whether `path` still leads to the file that was opened."""
-    try:
-        return os.path.samestat(file, os.stat(path))
-    except FileNotFoundError:
-        return False
