@@ -4,7 +4,6 @@ Nothing happens when a client is made. The first record call creates the journal
 `_accept` is the journal's own `append`, so that a record call is validation, encoding and one write.
 """
 
-import logging
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -15,11 +14,10 @@ from .connection import Connection
 from .errors import DaemonUnavailable, JournalError
 from .journal import Journal
 from .ledger import Ledger
+from .logs import logger
 from .recording import Recorder
 from .settings import ClientSettings
 from .shipper import Shipper
-
-log = logging.getLogger("skillmeter")
 
 REOPEN_S: Final = 1.0  # after a journal could not be made, drop for so long before trying again
 POLL_S: Final = 0.002
@@ -171,7 +169,7 @@ class AnalyticsClient(Recorder):
             self._disk_full = error.reason == "disk_full"
             if error.reason not in self._warned:
                 self._warned.add(error.reason)
-                log.warning("events are dropped, and counted: no journal can be made (%s)", error)
+                logger().warning("events are dropped, and counted: no journal can be made (%s)", error)
             return None
         self._opened.append(journal)
         if self._opened[0] is not journal:
@@ -183,7 +181,7 @@ class AnalyticsClient(Recorder):
         try:
             self._shipper.start()
         except RuntimeError as error:  # the interpreter is ending: the daemon takes the journal
-            log.debug("no shipper: %s", error)
+            logger().debug("no shipper: %s", error)
         return journal
 
     _disk_full = False
@@ -192,7 +190,7 @@ class AnalyticsClient(Recorder):
         self._homeless_count("dropped.closed")
         if "closed" not in self._warned:
             self._warned.add("closed")
-            log.warning("an event was recorded after close(); it and later ones are dropped, and counted")
+            logger().warning("an event was recorded after close(); it and later ones are dropped, and counted")
         return False
 
     def _homeless_count(self, name: str) -> None:

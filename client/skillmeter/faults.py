@@ -7,9 +7,7 @@
 The kill is a SIGKILL from within: nothing is flushed, no handler runs.
 """
 
-import fnmatch
 import os
-import random
 import signal
 from typing import NoReturn
 
@@ -40,6 +38,8 @@ POINTS = (
 
 
 def _parse(spec: str) -> dict[str, float]:
+    import fnmatch  # here, like random below: nobody pays for them whose faults are off
+
     wanted: dict[str, float] = {}
     for part in filter(None, spec.split(",")):
         pattern, _, value = part.partition("=")
@@ -50,9 +50,14 @@ def _parse(spec: str) -> dict[str, float]:
     return wanted
 
 
-_wanted = _parse(os.environ.get("SKILLMETER_FAULTS", ""))
-_random = random.Random(os.environ.get("SKILLMETER_FAULTS_SEED"))  # noqa: S311 - a test's dice, no secret
+_spec = os.environ.get("SKILLMETER_FAULTS")
+_wanted = _parse(_spec) if _spec else {}
 _passes = dict.fromkeys(_wanted, 0)
+
+if _wanted:
+    import random
+
+    _draw = random.Random(os.environ.get("SKILLMETER_FAULTS_SEED")).random  # noqa: S311 - a test's dice, no secret
 
 ACTIVE = bool(_wanted)
 """Whether any point is on. Hot code asks this once, at start."""
@@ -64,7 +69,7 @@ def hit(name: str) -> bool:
     if at is None:
         return False
     if at < 1:
-        return _random.random() < at
+        return _draw() < at
     _passes[name] += 1
     return _passes[name] == at
 

@@ -14,7 +14,6 @@ import contextlib
 import fcntl
 import functools
 import itertools
-import logging
 import os
 import struct
 import sys
@@ -22,13 +21,15 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
+
+import msgspec
 
 from . import faults
 from .errors import JournalError
 from .ledger import Ledger
+from .logs import logger
 from .records import (
     HEAD_BYTES,
     RECORD_HEADER_BYTES,
@@ -46,8 +47,6 @@ HEAD_FILE_BYTES: Final = 64 * 1024  # a process that records once pays for this 
 SEGMENT_FILE_BYTES: Final = 1024 * 1024  # about 15,000 events; making one takes 0.1 to 0.3 ms
 RETRY_S: Final = 0.1  # after a failed try to make a segment, drop without another for so long
 
-log = logging.getLogger("skillmeter")
-
 P = ParamSpec("P")
 T = TypeVar("T")
 _pack = struct.Struct("<IHH").pack
@@ -57,8 +56,7 @@ creating: list[Path] = []
 """Heads that some thread is making now. A child forked in between has descriptors that nobody knows of; see fork.py."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """Whole records from the journal: from offset `start`, following on all that ends at `continues`."""
 
     continues: int
@@ -183,7 +181,7 @@ class Journal:
                 try:
                     body = segment.read(start, end)
                 except FileNotFoundError:
-                    log.error("%s was deleted; the events in it that were not sent are lost", segment.path)
+                    logger().error("%s was deleted; the events in it that were not sent are lost", segment.path)
                     segment.lose(start)
                     continue
                 return Piece(continues, start, body[: cut(body, max_bytes)])

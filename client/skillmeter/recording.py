@@ -5,15 +5,13 @@ in strict mode. What becomes of the bytes, and of the counts, is the subclass's.
 """
 
 import datetime
-import logging
 from collections.abc import Callable
 from typing import Any
 
 from .errors import InvalidEventError
 from .events import encode_execution, encode_health, encode_rating
+from .logs import logger
 from .track import Tracker
-
-log = logging.getLogger("skillmeter")
 
 
 class Recorder:
@@ -117,7 +115,7 @@ class Recorder:
 
     def _warn(self, error: Exception, *, with_traceback: bool) -> None:
         try:
-            log.warning(
+            logger().warning(
                 "An event was refused, and later ones like it will be without a word: %s",
                 error,
                 exc_info=error if with_traceback else None,

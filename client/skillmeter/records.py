@@ -46,8 +46,9 @@ This module opens nothing and reads no clock.
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from .errors import CorruptJournal
 from .events import REJECT_REASONS
@@ -92,8 +93,7 @@ _unpack_record = _RECORD.unpack_from
 _crc32 = zlib.crc32
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """The first page of a journal, less its ledger."""
 
     producer: bytes
@@ -101,8 +101,7 @@ class Head:
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentHeader:
+class SegmentHeader(msgspec.Struct, frozen=True):
     """The first bytes of a segment file."""
 
     producer: bytes
@@ -110,8 +109,7 @@ class SegmentHeader:
     base: int
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
+class Scan(msgspec.Struct, frozen=True):
     """What `scan` found in one segment's bytes. Positions count from the first byte given."""
 
     payloads: list[bytes]

@@ -5,9 +5,7 @@ socket or a rewind just moves the first back. It sleeps when all is acknowledged
 """
 
 import contextlib
-import logging
 import os
-import random
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -16,9 +14,8 @@ from . import faults, wire
 from .connection import Connection
 from .errors import SkillmeterError, WireError
 from .journal import Journal, Piece
+from .logs import logger
 from .native import original, start_thread
-
-log = logging.getLogger("skillmeter")
 
 START_DELAY_S: Final = 0.1  # a process that ends before is spared the import of zmq; the daemon takes its journal
 GATHER_S: Final = 0.01  # after a quiet time, wait for more events before the first batch
@@ -100,7 +97,7 @@ class Shipper:
             while not self._stopping:
                 self._attempt(self._ship)
         except Exception:  # the top of the thread: the journal keeps everything, but somebody must hear of it
-            log.exception("the shipper has stopped; what this process records stays in its journal")
+            logger().exception("the shipper has stopped; what this process records stays in its journal")
         finally:
             self.running = False
 
@@ -111,7 +108,7 @@ class Shipper:
         try:
             ship()
         except (OSError, zmq.ZMQError) as error:
-            log.debug("shipping is interrupted: %s", error)
+            logger().debug("shipping is interrupted: %s", error)
             self._wait_without_zmq(RETRY_S)
         except SkillmeterError:
             if not self._stopping:
@@ -217,11 +214,13 @@ class Shipper:
             try:
                 self._receive(wire.decode_to_client(frames))
             except WireError as error:
-                log.warning("the daemon at %s sent what this client cannot read: %s", self._connection.endpoint, error)
+                logger().warning(
+                    "the daemon at %s sent what this client cannot read: %s", self._connection.endpoint, error
+                )
 
     def _receive(self, message: wire.ToClient) -> None:
         if isinstance(message, wire.Refusal):
-            log.warning("the daemon at %s refuses: %s", self._connection.endpoint, message.reason)
+            logger().warning("the daemon at %s refuses: %s", self._connection.endpoint, message.reason)
         elif isinstance(message, wire.Response) or message.producer != self._journal.producer:
             return
         elif isinstance(message, wire.Ack):
@@ -248,7 +247,7 @@ class Shipper:
         if rewind.offset < kept_from:
             known = self._acked_records - self._journal.records_between(kept_from, self.acked)
             self._lost, self._lost_from = max(0, known - rewind.records), rewind.offset
-            log.warning("the daemon has forgotten %d events that it had acknowledged", self._lost)
+            logger().warning("the daemon has forgotten %d events that it had acknowledged", self._lost)
         self.acked = min(self.acked, rewind.offset)
         self._go_back(rewind.offset)
 
@@ -265,8 +264,8 @@ class Shipper:
         return self._progress_at_s + timeout_s * self._jitter()
 
     def _jitter(self) -> float:
-        """Between 1 and 1.25, the same until the next failure."""
-        return 1 + random.Random(self._failures ^ id(self)).random() / 4  # noqa: S311 - spreads load, no secret
+        """Between 1 and 1.25, the same until the next failure: it spreads clients that lost their daemon at once."""
+        return 1 + (hash((id(self), self._failures)) & 0xFF) / 1024
 
     def _drain_wake(self) -> None:
         with contextlib.suppress(BlockingIOError):

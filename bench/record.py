@@ -1,0 +1,132 @@
+"""What a record call costs its caller: against prometheus_client's multiprocess mode, in one run.
+
+    python bench/record.py [--calls 200000]
+
+The peer does the same for one execution: two counters and a histogram, each with three labels. Rounds of both take
+turns, so that a slow moment of the machine meets both. Then the 99th percentile of single calls with the daemon up,
+stopped (SIGSTOP) and away. Target: at most 1/8 of the peer, and the same p99 in all three.
+"""
+
+import argparse
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from skillmeter import AnalyticsClient, create_analytics_client
+
+ROUNDS = 7
+SKILLS = [f"skill-{number}" for number in range(20)]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=140_000)
+    calls = parser.parse_args().calls // ROUNDS
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        root = Path(folder)
+        settings = {"runtime_dir": root / "run", "spool_dir": root / "spool", "spool_max_bytes": "512MiB"}
+        client = create_analytics_client(**{key: str(value) for key, value in settings.items()})
+        compare(client, calls)
+        daemon = start_daemon(root)
+        try:
+            client.flush(60)
+            percentiles(client, daemon)
+        finally:
+            daemon.kill()
+            daemon.wait()
+            client.close()
+
+
+def compare(client: AnalyticsClient, calls: int) -> None:
+    """Rounds of both, taking turns."""
+    ours, theirs = our_call(client), peer_call()
+    pairs = [(timed(ours, calls), timed(theirs, calls)) for _ in range(ROUNDS)]
+    ours_us, theirs_us = (statistics.median(side) / calls * 1e6 for side in zip(*pairs, strict=True))
+    ratio = statistics.median(peer / us for us, peer in pairs)
+    print(f"record call {ours_us:.2f} us   prometheus_client, multiprocess {theirs_us:.2f} us   ratio 1/{ratio:.1f}")
+
+
+def percentiles(client: AnalyticsClient, daemon: subprocess.Popen[bytes]) -> None:
+    """Single calls, at a pace of some 20,000 a second, with the daemon in each state."""
+    for state in ("up", "stopped", "away"):
+        if state == "stopped":
+            daemon.send_signal(signal.SIGSTOP)
+        if state == "away":
+            daemon.kill()
+        samples = sorted(single_calls(client, 20_000))
+        p50, p99, p999 = (samples[int(len(samples) * q)] / 1000 for q in (0.5, 0.99, 0.999))
+        print(f"daemon {state:8} p50 {p50:6.2f} us   p99 {p99:6.2f} us   p99.9 {p999:6.2f} us")
+
+
+def single_calls(client: AnalyticsClient, count: int) -> list[int]:
+    """Nanoseconds of each call."""
+    record, clock, samples = client.record_skill_execution, time.perf_counter_ns, []
+    for number in range(count):
+        began = clock()
+        record(SKILLS[number % 20], True, 12.5, "user-1", "org-1")
+        samples.append(clock() - began)
+        while clock() - began < 50_000:
+            pass
+    return samples
+
+
+def our_call(client: AnalyticsClient) -> Callable[[int], None]:
+    """One execution recorded with skillmeter."""
+    record = client.record_skill_execution
+
+    def call(number: int) -> None:
+        record(SKILLS[number % 20], number % 10 > 0, 12.5, "user-1", "org-1")
+
+    return call
+
+
+def peer_call() -> Callable[[int], None]:
+    """One execution recorded with prometheus_client, which reads its mode from the environment at import."""
+    from prometheus_client import Counter, Histogram
+
+    labels = ["skill_id", "user_id", "org_id"]
+    executions = Counter("executions", "Executions", labels)
+    successes = Counter("successes", "Successes", labels)
+    latency = Histogram("latency", "Latency", labels, buckets=(10, 50, 100, 200, 500, 1000, 2000, 5000))
+
+    def call(number: int) -> None:
+        skill = SKILLS[number % 20]
+        executions.labels(skill, "user-1", "org-1").inc()
+        if number % 10 > 0:
+            successes.labels(skill, "user-1", "org-1").inc()
+        latency.labels(skill, "user-1", "org-1").observe(12.5)
+
+    return call
+
+
+def timed(call: Callable[[int], None], calls: int) -> float:
+    """Seconds that so many calls take."""
+    began = time.perf_counter()
+    for number in range(calls):
+        call(number)
+    return time.perf_counter() - began
+
+
+def start_daemon(root: Path) -> subprocess.Popen[bytes]:
+    """A daemon on files of its own."""
+    env = {
+        **os.environ,
+        "ANALYTICS_RUNTIME_DIR": str(root / "run"),
+        "ANALYTICS_SPOOL_DIR": str(root / "spool"),
+        "ANALYTICS_DB_PATH": str(root / "bench.db"),
+        "PROMETHEUS_ENABLED": "false",
+        "ANALYTICS_LOG_LEVEL": "warning",
+    }
+    return subprocess.Popen([sys.executable, "-m", "skillmeterd", "run"], env=env)
+
+
+if __name__ == "__main__":
+    main()

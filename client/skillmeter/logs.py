@@ -1,0 +1,13 @@
+"""The client's logger, imported when there is something to say: logging costs a short process several milliseconds."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import logging
+
+
+def logger() -> "logging.Logger":
+    """The logger `skillmeter`."""
+    import logging
+
+    return logging.getLogger("skillmeter")
