@@ -37,10 +37,16 @@ class Crew:
             kept.update(progress.kept)
         return Progress(sum(progress.tasks for progress in said), kept, sum(progress.refused for progress in said))
 
+    def check(self) -> None:
+        """Raises DemoFailed if one broke down."""
+        for member in self._crew:
+            member.check()
+
     def finish(self) -> Progress:
         """What they did, when all are at their end. Raises DemoFailed if one broke down."""
         for member in self._crew:
             member.finish()
+        self.check()
         return self.progress
 
     def start(self) -> None:
@@ -90,21 +96,19 @@ class _Member:
         return self._process is not None and self._process.poll() is None
 
     def finish(self) -> None:
-        assert self._process is not None
-        code = self._process.wait()
-        self._close()
-        if code:
-            raise DemoFailed(f"a worker ended with exit code {code}:\n{last_lines(self._log)}")
+        if self._process is not None:
+            self._process.wait()
+        if self._listener is not None:
+            self._listener.join(_JOIN_S)  # it ends with the pipe, and the pipe with the process
+
+    def check(self) -> None:
+        if self._process is not None and self._process.poll():
+            raise DemoFailed(f"a worker ended with exit code {self._process.returncode}:\n{last_lines(self._log)}")
 
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
-            self._close()
-
-    def _close(self) -> None:
-        if self._listener is not None:
-            self._listener.join(_JOIN_S)  # it ends with the pipe, and the pipe with the process
+        self.finish()
 
     def _listen(self, stdout: IO[bytes]) -> None:
         with stdout:

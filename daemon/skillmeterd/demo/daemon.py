@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,7 @@ from .problems import DemoFailed, last_lines
 START_TIMEOUT_S: Final = 15.0
 STOP_TIMEOUT_S: Final = 10.0
 ASK_S: Final = 0.2  # at a time: between two questions Ctrl-C is heard
+PAUSE_S: Final = 0.02
 _SETTINGS: Final = ("ANALYTICS_", "OTLP_", "OTEL_", "PROMETHEUS_", "WANDB_", "SKILLMETER_")
 
 
@@ -66,6 +68,11 @@ class DaemonProcess:
         if self.http:  # the next start takes the same port, so that an open page goes on
             self.env["PROMETHEUS_PORT"] = self.http.rstrip("/").rpartition(":")[2]
 
+    def check(self) -> None:
+        """Raises DemoFailed if it has ended by itself."""
+        if self._process is None or self._process.poll() is not None:
+            raise DemoFailed(f"the daemon has ended:\n{last_lines(self.log)}")
+
     def kill(self) -> None:
         """SIGKILL: it gets no chance to put anything in order."""
         assert self._process is not None
@@ -95,16 +102,16 @@ class DaemonProcess:
 
     def _wait_until_ready(self, still_wanted: Callable[[], None]) -> dict[str, Any]:
         connection = Connection(self.endpoint)
+        end_s = time.monotonic() + START_TIMEOUT_S
         try:
-            for _ in range(int(START_TIMEOUT_S / ASK_S)):
+            while time.monotonic() < end_s:
                 still_wanted()
-                if self._process is not None and self._process.poll() is not None:
-                    break
+                self.check()
                 try:
                     status: dict[str, Any] = connection.ask("status", timeout_s=ASK_S)
                     return status
                 except DaemonUnavailable:
-                    continue
-            raise DemoFailed(f"the daemon did not start:\n{last_lines(self.log)}")
+                    time.sleep(PAUSE_S)
         finally:
             connection.close()
+        raise DemoFailed(f"the daemon does not answer:\n{last_lines(self.log)}")

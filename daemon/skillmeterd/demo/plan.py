@@ -1,6 +1,7 @@
 """The plan: which tool is run on which file, for whom. The same files always give the same plan."""
 
 import os
+import stat
 import sysconfig
 import zlib
 from collections import defaultdict
@@ -57,6 +58,7 @@ class File(msgspec.Struct, frozen=True):
 
     path: str
     kind: str
+    bytes: int
     user_id: str
     org_id: str
 
@@ -83,8 +85,8 @@ def find_files(org_id: str, root: Path) -> list[File]:
     The user is the first part of the path below the root: the package or module that the file is of.
     """
     return [
-        File(str(root / relative), kind, Path(relative).parts[0].partition(".")[0], org_id)
-        for relative, kind in islice(_walk(root), MAX_FILES)
+        File(str(root / relative), kind, size, Path(relative).parts[0].partition(".")[0], org_id)
+        for relative, kind, size in islice(_walk(root), MAX_FILES)
     ]
 
 
@@ -111,23 +113,25 @@ def _serve(diet: Diet, by_kind: dict[str, list[File]], calls: int) -> Iterator[F
         yield next(bad if bad_files and number % diet.bad_every == 0 else good)
 
 
-def _walk(root: Path) -> Iterator[tuple[str, str]]:
-    """Relative path and kind of each file that is not empty and not too large."""
+def _walk(root: Path) -> Iterator[tuple[str, str, int]]:
+    """Relative path, kind and bytes of each file that is not empty and not too large."""
     kinds = {kind for diet in DIETS for kind in diet.good + diet.bad}
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and not name.endswith("-packages"))
         for name in sorted(names):
             kind = name if name in kinds else os.path.splitext(name)[1]
             path = os.path.join(folder, name)
-            if kind in kinds and 0 < _size(path) <= MAX_FILE_BYTES:
-                yield os.path.relpath(path, root), kind
+            if kind in kinds and 0 < (size := _size(path)) <= MAX_FILE_BYTES:
+                yield os.path.relpath(path, root), kind, size
 
 
 def _size(path: str) -> int:
+    """Bytes of a file; 0 for what is none, such as a link."""
     try:
-        return os.stat(path, follow_symlinks=False).st_size
+        status = os.lstat(path)
     except OSError:  # removed since it was listed
         return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 def _spread(text: str) -> int:

@@ -115,6 +115,7 @@ class _Stage:
         """Wait until SQLite holds all that the workers recorded. Raises DemoFailed at the end of the time limit."""
         while not is_settled(self._daemon.db_path, recorded):
             self._look()
+            self._daemon.check()
             if time.monotonic() >= self._end_s:
                 kept, committed = sum(recorded.kept.values()), stored(self._daemon.db_path)
                 raise DemoFailed(f"the time is over, and {committed:,} of {kept:,} events are committed")
@@ -133,6 +134,7 @@ class _Stage:
 
     def _look(self) -> None:
         self._interrupts.check()
+        self._crew.check()
         self._screen.show(self._crew.progress.tasks, self._calls, stored(self._daemon.db_path))
         time.sleep(LOOK_S)
 
@@ -146,7 +148,7 @@ def _prepare(screen: Screen, folder: Path, calls: int) -> list[Task]:
         files += found
     tasks = plan(files, calls)
     (folder / PLAN).write_bytes(msgspec.msgpack.encode(tasks))
-    write_catalog(folder / CATALOG, [Path(file.path) for file in files])
+    write_catalog(folder / CATALOG, [(Path(file.path), file.bytes) for file in files])
     return tasks
 
 

@@ -17,7 +17,7 @@ import sqlite3
 import tokenize
 import tomllib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ from xml.etree import ElementTree
 
 _DEFINITION: Final = re.compile(r"^\s*(?:async\s+)?(?:def|class)\s+(\w+)", re.MULTILINE)
 _PYC_HEADER_BYTES: Final = 16
+_TABLES: Final = (".py", ".txt", ".json", ".toml", ".xml")
 
 
 def toolbox(catalog: Path) -> dict[str, Callable[[Path], object]]:
@@ -103,17 +104,16 @@ def load_bytecode(path: Path) -> tuple[str, ...]:
     return names
 
 
-def write_catalog(catalog: Path, paths: list[Path]) -> None:
-    """A database of files: one table for each kind of text, with folder, name and size."""
+def write_catalog(catalog: Path, files: Iterable[tuple[Path, int]]) -> None:
+    """A database of files, given with their bytes: one table for each kind of text, with folder, name and bytes."""
+    by_suffix: dict[str, list[tuple[str, str, int]]] = {suffix: [] for suffix in _TABLES}
+    for path, size in files:
+        by_suffix.get(path.suffix, []).append((str(path.parent), path.name, size))
     with sqlite3.connect(catalog) as db:
-        for suffix in _TABLES:
+        for suffix, rows in by_suffix.items():
             db.execute(f'CREATE TABLE "{suffix}" (folder TEXT, name TEXT, bytes INTEGER)')
-            rows = [(str(path.parent), path.name, path.stat().st_size) for path in paths if path.suffix == suffix]
             db.executemany(f'INSERT INTO "{suffix}" VALUES (?, ?, ?)', rows)  # noqa: S608 - one of _TABLES
     db.close()
-
-
-_TABLES: Final = (".py", ".txt", ".json", ".toml", ".xml")
 
 
 def query_catalog(catalog: Path, path: Path) -> list[tuple[str, int]]:
