@@ -157,7 +157,7 @@ def test_a_loss_is_a_problem(tmp_path):
 def test_an_event_that_is_there_twice_is_a_problem(tmp_path):
     """The right number of rows is not enough."""
     db = open_writer(tmp_path / "a.db", time.time_ns())
-    db.execute("INSERT INTO pair VALUES (1, 'parse_json', NULL)")
+    db.execute("INSERT INTO pair (id, skill_id) VALUES (1, 'parse_json')")
     db.execute("INSERT INTO producer (no, producer, first_seen_ns, last_seen_ns) VALUES (1, x'00', 0, 0)")
     event = (
         "INSERT INTO event_log (at_ns, pair_id, user_no, producer_no, offset, kind, value) VALUES (1, 1, 0, 1, 8, 1, 2)"
