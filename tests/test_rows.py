@@ -108,7 +108,7 @@ def test_the_sums_are_the_sums_of_the_events(events: list[Execution]) -> None:
         by_day[at_ns // DAY_NS, pair].append((at_ns, success, latency))
         by_pair[pair,].append((at_ns, success, latency))
 
-    numbers = {key: number for number, key in enumerate(by_day, 10)}
+    numbers = {key: number for number, key in enumerate(reversed(by_day), 10)}
     keys = {number: key for key, number in numbers.items()}
     usage = rows.usage_rows(numbers)
     assert usage == sorted(usage)

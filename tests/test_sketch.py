@@ -6,9 +6,9 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skillmeterd.sketch import ACCURACY, SMALLEST, Sketch, merge_encoded
+from skillmeterd.sketch import ACCURACY, SMALLEST, ZERO_BIN, Sketch, merge_encoded
 
-latencies = st.lists(st.floats(0, 1e15), min_size=1, max_size=300)
+latencies = st.lists(st.one_of(st.floats(0, 1e15), st.floats(0, 0.01)), min_size=1, max_size=300)
 quantiles = st.floats(0, 1)
 
 
@@ -56,6 +56,12 @@ def test_zero_latencies_are_counted_as_zero() -> None:
     sketch = Sketch.of([0.0, 0.0, 0.0, 100.0])
     assert sketch.quantile(0.5) == 0.0
     assert math.isclose(sketch.quantile(1) or 0, 100, rel_tol=ACCURACY)
+
+
+@given(latencies)
+def test_no_latencies_can_make_a_sketch_large(values: list[float]) -> None:
+    """Bins are bounded on both sides, so that a client cannot blow up a series with tiny values."""
+    assert all(bin_ == ZERO_BIN or -346 <= bin_ <= 1728 for bin_ in Sketch.of(values).bins)
 
 
 def test_a_sketch_of_many_latencies_stays_small() -> None:

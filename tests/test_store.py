@@ -24,6 +24,7 @@ from skillmeter.records import LEDGER
 from skillmeterd import accounts, tables
 from skillmeterd.database import open_reader
 from skillmeterd.errors import ForeignDatabase, SchemaTooNew, StaleChunks, StoreReplaced, StoreUnavailable
+from skillmeterd.migrations import latest
 from skillmeterd.rows import BUCKETS_MS, DAY_NS
 from skillmeterd.sketch import Sketch
 from skillmeterd.store import Chunk, Committed, Store
@@ -302,6 +303,10 @@ def test_names_seen_before_a_full_cache_keep_their_numbers(store: Store, monkeyp
     assert rows(store, "SELECT count(*) FROM user") == [(2,)]
     assert rows(store, "SELECT DISTINCT execution_count FROM skill_usage") == [(8,)]
     assert store.committed(ONE) == store.committed(TWO) == Committed(1600, 16)
+    assert store._session is not None
+    assert (len(store._session.pairs), len(store._session.days), len(store._session.users)) == (0, 0, 0)
+    store.commit([])
+    assert len(store._session.accounts._recent) == 1
 
 
 # The ledger.
@@ -347,6 +352,10 @@ def test_what_a_producer_has_not_yet_sent_is_pending(store: Store) -> None:
     assert ledger(store) == {"attempted": 5, "stored": 1, "rejected.malformed": 1, "pending": 3}
     store.commit([Chunk(ONE, 200, [], [], finished=True)])
     assert ledger(store)["dropped.unfinished"] == 3
+    assert ledger(store)["pending"] == 0
+    store.close()
+    store.commit([Chunk(ONE, 200, [], [], ledger=(6,))])  # queued before it died: it stays dead
+    assert ledger(store)["dropped.unfinished"] == 4
     assert ledger(store)["pending"] == 0
 
 
@@ -429,7 +438,7 @@ def test_the_query_that_users_start_from_works(store: Store) -> None:
         assert db.execute(sql).fetchall() == [("a", 4), ("b", 2)]
         for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'view'").fetchall():
             db.execute(f"SELECT * FROM {name}").fetchall()
-        assert db.execute("SELECT version FROM schema_version").fetchall() == [(1,)]
+        assert db.execute("SELECT version FROM schema_version").fetchall() == [(latest(),)]
 
 
 def test_a_reader_sees_commits_and_changes_nothing(store: Store) -> None:
@@ -520,16 +529,29 @@ def test_a_lock_of_another_program_refuses_the_group_until_it_goes(store: Store)
     assert store.committed(ONE) == Committed(100, 1)
 
 
-def test_a_failure_that_is_not_sqlites_leaves_nothing_half_done(store: Store) -> None:
-    """A fault of ours rolls back too, and is not hidden."""
-    broken = chunk(execution("new"), start=100)
-    broken.offsets = []
+@pytest.mark.parametrize(
+    ("failure", "raised"), [(sqlite3.OperationalError("disk I/O error"), StoreUnavailable), (ValueError(), ValueError)]
+)
+def test_a_failure_after_the_rows_were_written_leaves_nothing_half_done(
+    store: Store, monkeypatch: pytest.MonkeyPatch, failure: Exception, raised: type[Exception]
+) -> None:
+    """Whether it is SQLite's or ours, which is not hidden; afterwards the same chunks fit."""
+
+    def fail(*_: object) -> None:
+        raise failure
+
     store.commit([chunk(execution("a"))])
-    with pytest.raises(ValueError, match="zip"):
-        store.commit([chunk(execution("b"), producer=TWO), broken])
-    store.commit([chunk(execution("b"), producer=TWO), chunk(execution("new"), start=100)])
-    assert rows(store, "SELECT skill_id FROM events") == [("a",), ("b",), ("new",)]
-    assert rows(store, "SELECT count(*) FROM producer") == [(2,)]
+    group = [chunk(execution("b", org="o", user="u"), producer=TWO), chunk(execution("c"), start=100)]
+    with monkeypatch.context() as patch:
+        patch.setattr("skillmeterd.store.write_ledger", fail)
+        with pytest.raises(raised):
+            store.commit(group)
+    assert rows(store, "SELECT skill_id FROM events") == [("a",)]
+    assert rows(store, "SELECT count(*) FROM producer") == [(1,)]
+    store.commit(group)
+    assert rows(store, "SELECT skill_id, org_id, user_id FROM events") == [
+        ("a", None, None), ("b", "o", "u"), ("c", None, None),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("content", [b"this is not a database" * 1000, b"SQLite format 3\0" + b"\xff" * 8192])
@@ -550,14 +572,14 @@ def test_a_file_that_is_no_database_is_kept_aside(tmp_path: Path, content: bytes
 def test_a_second_corrupt_file_in_the_same_second_does_not_replace_the_first(tmp_path: Path) -> None:
     """What is kept aside is never written over."""
     path = tmp_path / "analytics.db"
-    kept = set()
+    kept: list[Path] = []
     for content in (b"one" * 1000, b"two" * 1000):
         path.unlink(missing_ok=True)
         path.write_bytes(content)
         with closing(Store.open(path, clock_ns=Clock())) as store:
             assert store.replaced_corrupt is not None
-            kept.add(store.replaced_corrupt.read_bytes())
-    assert kept == {b"one" * 1000, b"two" * 1000}
+            kept.append(store.replaced_corrupt)
+    assert [file.read_bytes() for file in kept] == [b"one" * 1000, b"two" * 1000]
 
 
 def test_corruption_found_at_a_commit_starts_a_fresh_database(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
     """A connection that cannot write, for the thread that calls. Raises sqlite3.Error."""
     uri = f"{path.absolute().as_uri()}?mode=ro"
     db = sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
-    db.execute("PRAGMA query_only = ON")
+    db.execute("PRAGMA query_only = ON")  # and not what a query attaches either
     return db
 
 
