@@ -44,3 +44,7 @@ class ForeignDatabase(StoreUnavailable):
 
 class NetworkFileSystem(StoreUnavailable):
     """The database would lie on a network file system, where SQLite's WAL loses data."""
+
+
+class MissingExtra(DaemonError):
+    """A backend was chosen whose packages are not installed."""

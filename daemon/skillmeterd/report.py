@@ -21,11 +21,7 @@ def status(settings: DaemonSettings, vitals: Vitals) -> dict[str, Any]:
         "backends": list(settings.backends),
         "vitals": dataclasses.asdict(vitals),
         "ledger": counts,
-        "database": {
-            "path": str(settings.db_path),
-            "bytes": _size(settings.db_path),
-            "wal_bytes": _size_of_wal(settings),
-        },
+        "database": {"path": str(settings.db_path), **database(settings.db_path)},
         "spool": spool(settings.spool_dir),
     }
 
@@ -56,11 +52,12 @@ def spool(folder: Path) -> dict[str, int]:
     return {"journals": journals, "bytes": size, "quarantined": set_aside}
 
 
+def database(path: Path) -> dict[str, int]:
+    """How large the database and its write-ahead log are."""
+    return {"bytes": _size(path), "wal_bytes": _size(path.with_name(path.name + "-wal"))}
+
+
 def _size(path: Path) -> int:
     with contextlib.suppress(FileNotFoundError):
         return path.stat().st_size
     return 0
-
-
-def _size_of_wal(settings: DaemonSettings) -> int:
-    return _size(settings.db_path.with_name(settings.db_path.name + "-wal"))

@@ -4,6 +4,7 @@ The main thread is the ingest thread: it owns the ROUTER socket, the store and t
 Whatever reads (answers, metrics, exports) runs on threads and connections of its own.
 """
 
+import contextlib
 import gc
 import logging
 import os
@@ -11,7 +12,6 @@ import resource
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import zmq
@@ -26,6 +26,7 @@ from .instance import Instance
 from .orphans import Orphans
 from .quarantine import Quarantine
 from .receiver import Receiver
+from .sinks import Sinks, Source
 from .store import Store
 from .vitals import Vitals
 
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 LOOK_S: Final = 1.0  # between two looks for orphans: a folder listing, and a lock tried for each journal
 LOOK_SHARE: Final = 20  # with many journals, look for at most this part of the time
 DRAIN_S: Final = 1.0  # at the end, take what is on its way for so long
+EXPORT_S: Final = 5.0  # at the end, sinks may take so long for a last export
 COLLECT_S: Final = 60.0  # the garbage collector runs only then, and only when there is nothing to do
 
 
@@ -70,49 +72,51 @@ class Server:
     # Start: locks, then the store, then the socket, so that nobody is let in before there is a place for his events.
 
     def _start(self) -> None:
-        settings = self.settings
-        _raise_descriptor_limit()
-        self._claim()
-        self._store = Store.open(settings.db_path)
-        if self._store.replaced_corrupt is not None:
-            self.vitals.incidents.append(f"the database was corrupt and is kept as {self._store.replaced_corrupt}")
-        quarantine = Quarantine(settings.spool_dir)
-        self._orphans = Orphans(settings.spool_dir, self._store, quarantine)
-        secret = settings.curve_secret
-        self._receiver = Receiver(
-            settings.endpoint,
-            self._store,
-            quarantine,
-            self.vitals,
-            curve_secret=None if secret is None else secret.reveal(),
-        )
-        self._quarantine = quarantine
-        self._answers = Answers({"status": self._status}, self._receiver.wake, quick={"health": self._health})
-        self._receiver.answers = self._answers
-        try:
-            self._receiver.bind()
-        except zmq.ZMQError as error:
-            self._receiver.close()
-            self._store.close()
-            self._instance.release()
-            raise AlreadyRunning(f"cannot listen on {settings.endpoint} (ANALYTICS_ENDPOINT): {error}") from error
-        self._answers.start()
+        with contextlib.ExitStack() as started:
+            self._start_parts(started)
+            self._started = started.pop_all()
         gc.collect()
         gc.freeze()
         gc.disable()  # the loop makes no cycles; a collection in it costs a tenth of the rate
 
-    def _claim(self) -> None:
+    def _start_parts(self, started: contextlib.ExitStack) -> None:
+        """Start each part and leave behind how it is stopped, so that the last one started stops first."""
         settings = self.settings
+        _raise_descriptor_limit()
+        self._instance.claim_all(settings)
+        started.callback(self._instance.release)
+        self._store = Store.open(settings.db_path)
+        started.callback(self._store.close)
+        if self._store.replaced_corrupt is not None:
+            self.vitals.incidents.append(f"the database was corrupt and is kept as {self._store.replaced_corrupt}")
+        self._quarantine = Quarantine(settings.spool_dir)
+        self._bind(started)
+        self._orphans = Orphans(settings.spool_dir, self._store, self._quarantine)
+        started.callback(self._orphans.release)
+        self._answers = Answers(
+            {"status": self._status, "push": self._push}, self._receiver.wake, quick={"health": self._health}
+        )
+        self._receiver.answers = self._answers
+        self._answers.start()
+        started.callback(self._answers.stop)
+        self._sinks = Sinks.build(settings, Source(settings, self.vitals))
+        started.callback(self._sinks.stop, EXPORT_S)
+        self._sinks.start()
+
+    def _bind(self, started: contextlib.ExitStack) -> None:
+        secret = self.settings.curve_secret
+        self._receiver = Receiver(
+            self.settings.endpoint,
+            self._store,
+            self._quarantine,
+            self.vitals,
+            curve_secret=None if secret is None else secret.reveal(),
+        )
+        started.callback(self._receiver.close)
         try:
-            settings.spool_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            settings.db_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if settings.endpoint.startswith("ipc://"):
-                self._instance.claim(Path(settings.endpoint.removeprefix("ipc://") + ".lock"), "socket")
-            self._instance.claim(settings.db_path.with_name(settings.db_path.name + ".lock"), "database")
-            self._instance.claim(settings.spool_dir / "daemon.lock", "spool")
-        except BaseException:
-            self._instance.release()
-            raise
+            self._receiver.bind()
+        except zmq.ZMQError as error:
+            raise AlreadyRunning(f"cannot listen on {self.settings.endpoint} (ANALYTICS_ENDPOINT): {error}") from error
 
     # The loop: one group of batches, then one step of orphans, and so on.
 
@@ -136,15 +140,22 @@ class Server:
                 self._look_at_s = now_s + LOOK_S
                 self._orphans.look()
                 self._orphans.step()
+                self._see_whether_store_works()
                 self._look_at_s += LOOK_SHARE * (time.monotonic() - now_s)
         except StoreUnavailable as error:
-            self.vitals.store_problem = str(error)
+            self.vitals.store_failed(error)
             self._look_at_s = now_s + LOOK_S
         except OSError as error:
             log.warning("cannot look for orphans", extra={"problem": str(error)})
             self._look_at_s = now_s + LOOK_S
         else:
             self._note_progress()
+
+    def _see_whether_store_works(self) -> None:
+        """After a failure, when neither a waiting group nor an orphan shows it."""
+        if not self.vitals.ready and not self._receiver.retries:
+            self._store.commit([])
+            self.vitals.store_worked()
 
     def _note_progress(self) -> None:
         vitals = self.vitals
@@ -169,24 +180,25 @@ class Server:
         while self.vitals.ready and batches != self.vitals.batches and time.monotonic() < deadline_s:
             batches = self.vitals.batches
             self._receiver.serve(0.05)
-        self._answers.stop()
-        self._orphans.release()
-        self._receiver.close()
-        self._store.close()
-        self._instance.release()
+        self._started.close()
         gc.enable()
 
     # Questions.
 
     def _health(self, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - takes none
         vitals = self.vitals
-        return {"ready": vitals.ready, "sinks": {"sqlite": vitals.ready}, "problem": vitals.store_problem}
+        healthy = {"sqlite": vitals.ready, **self._sinks.healthy()}
+        return {"ready": vitals.ready, "sinks": healthy, "problem": vitals.store_problem}
+
+    def _push(self, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - takes none
+        return {"sinks": {"sqlite": self.vitals.ready, **self._sinks.push()}}
 
     def _status(self, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - takes none
         return {
             "version": __version__,
             "pid": os.getpid(),
             "endpoint": self.endpoint,
+            "sinks": self._sinks.status(),
             **report.status(self.settings, self.vitals),
         }
 
