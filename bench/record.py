@@ -22,6 +22,7 @@ from skillmeter import AnalyticsClient, create_analytics_client
 
 ROUNDS = 7
 SKILLS = [f"skill-{number}" for number in range(20)]
+LATENCIES_MS = [3.7, 12.5, 48.0, 61.2, 95.5, 145.5, 230.0, 480.0, 710.0, 1234.5, 2750.0, 4100.0, 9000.0]
 
 
 def main() -> None:
@@ -68,10 +69,10 @@ def percentiles(client: AnalyticsClient, daemon: subprocess.Popen[bytes]) -> Non
 
 def single_calls(client: AnalyticsClient, count: int) -> list[int]:
     """Nanoseconds of each call."""
-    record, clock, samples = client.record_skill_execution, time.perf_counter_ns, []
+    clock, samples = time.perf_counter_ns, []
     for number in range(count):
         began = clock()
-        record(SKILLS[number % 20], True, 12.5, "user-1", "org-1")
+        client.record_skill_execution(SKILLS[number % 20], True, 12.5, "user-1", "org-1")
         samples.append(clock() - began)
         while clock() - began < 50_000:
             pass
@@ -80,10 +81,10 @@ def single_calls(client: AnalyticsClient, count: int) -> list[int]:
 
 def our_call(client: AnalyticsClient) -> Callable[[int], None]:
     """One execution recorded with skillmeter."""
-    record = client.record_skill_execution
 
     def call(number: int) -> None:
-        record(SKILLS[number % 20], number % 10 > 0, 12.5, "user-1", "org-1")
+        latency_ms = LATENCIES_MS[number % 13]
+        client.record_skill_execution(SKILLS[number % 20], number % 10 > 0, latency_ms, "user-1", "org-1")
 
     return call
 
@@ -95,14 +96,14 @@ def peer_call() -> Callable[[int], None]:
     labels = ["skill_id", "user_id", "org_id"]
     executions = Counter("executions", "Executions", labels)
     successes = Counter("successes", "Successes", labels)
+    failures = Counter("failures", "Failures", labels)
     latency = Histogram("latency", "Latency", labels, buckets=(10, 50, 100, 200, 500, 1000, 2000, 5000))
 
     def call(number: int) -> None:
         skill = SKILLS[number % 20]
         executions.labels(skill, "user-1", "org-1").inc()
-        if number % 10 > 0:
-            successes.labels(skill, "user-1", "org-1").inc()
-        latency.labels(skill, "user-1", "org-1").observe(12.5)
+        (successes if number % 10 > 0 else failures).labels(skill, "user-1", "org-1").inc()
+        latency.labels(skill, "user-1", "org-1").observe(LATENCIES_MS[number % 13])
 
     return call
 

@@ -4,6 +4,7 @@ Nothing happens when a client is made. The first record call creates the journal
 `_accept` is the journal's own `append`, so that a record call is validation, encoding and one write.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -15,6 +16,7 @@ from .errors import DaemonUnavailable, JournalError
 from .journal import Journal
 from .ledger import Ledger
 from .logs import logger
+from .plain import record_plain
 from .recording import Recorder
 from .settings import ClientSettings
 from .shipper import Shipper
@@ -61,6 +63,7 @@ class AnalyticsClient(Recorder):
             return
         self.flush(timeout_s)
         self._closed = True
+        self.__dict__.pop("record_skill_execution", None)
         self._accept, self._count = self._refuse_closed, self._homeless_count
         _shared.pop(_identity(self.settings), None)
         shipper, journal = self._shipper, self._journal
@@ -135,6 +138,7 @@ class AnalyticsClient(Recorder):
         self._opened: list[Journal] = []
         self._homeless = Ledger.in_memory()
         self._reopen_at_s = 0.0
+        self.__dict__.pop("record_skill_execution", None)
         self._accept: Callable[[bytes], bool] = self._accept_first
         self._count: Callable[[str], None] = self._count_first
 
@@ -178,6 +182,9 @@ class AnalyticsClient(Recorder):
         self._journal = journal
         self._shipper = Shipper(journal, self._connection)
         self._accept, self._count = journal.append, journal.count
+        if journal.plain:
+            general = functools.partial(Recorder.record_skill_execution, self)
+            self.record_skill_execution = record_plain(journal, general)  # type: ignore[method-assign]
         try:
             self._shipper.start()
         except RuntimeError as error:  # the interpreter is ending: the daemon takes the journal
@@ -194,8 +201,8 @@ class AnalyticsClient(Recorder):
         return False
 
     def _homeless_count(self, name: str) -> None:
-        next(self._homeless["attempted"])
-        next(self._homeless[name])
+        self._homeless["attempted"]()
+        self._homeless[name]()
 
 
 _shared: dict[tuple[object, ...], AnalyticsClient] = {}

@@ -81,7 +81,8 @@ Event = Execution | Rating | Health
 
 event_decoder: Final = msgspec.msgpack.Decoder(Event)
 events_decoder: Final = msgspec.msgpack.Decoder(list[Event])
-_encode = msgspec.msgpack.Encoder().encode
+encode: Final = msgspec.msgpack.Encoder().encode
+"""The bytes of an event given as a tuple; for values that are known to be valid."""
 _encode_json = msgspec.json.Encoder().encode
 _now_ns = time.time_ns
 
@@ -115,9 +116,9 @@ def encode_execution(
     at_ns = _now_ns() if timestamp is None else _timestamp_ns(timestamp)
     try:
         if error_type is None and skill_version is None and attributes is None:
-            return _encode((1, at_ns, skill_id, user_id, org_id, success, latency_ms))
+            return encode((1, at_ns, skill_id, user_id, org_id, success, latency_ms))
         extras = _extras(error_type, skill_version, attributes)
-        return _encode((1, at_ns, skill_id, user_id, org_id, success, latency_ms, *extras))
+        return encode((1, at_ns, skill_id, user_id, org_id, success, latency_ms, *extras))
     except UnicodeEncodeError:
         raise _lone_surrogate(skill_id=skill_id, user_id=user_id, org_id=org_id) from None
 
@@ -131,7 +132,7 @@ def encode_rating(skill_id: str, rating: int, user_id: str | None, org_id: str |
         _check_id("org_id", org_id)
     if type(rating) is not int or not 1 <= rating <= 5:
         raise InvalidEventError("invalid_rating", f"rating must be a whole number from 1 to 5, not {_show(rating)}")
-    return _encode((2, _now_ns(), skill_id, user_id, org_id, rating))
+    return encode((2, _now_ns(), skill_id, user_id, org_id, rating))
 
 
 def encode_health(skill_id: str, score: float) -> bytes:
@@ -140,7 +141,7 @@ def encode_health(skill_id: str, score: float) -> bytes:
     score = _as_float(score, "invalid_score", "score")
     if not 0.0 <= score <= 100.0:
         raise InvalidEventError("invalid_score", f"score must be 0 to 100, not {_show(score)}")
-    return _encode((3, _now_ns(), skill_id, score))
+    return encode((3, _now_ns(), skill_id, score))
 
 
 def _extras(

@@ -2,8 +2,8 @@
 
 The owner holds an flock on the head for its life. Segments form a chain: each knows its successor, and the current one
 takes the appends. Rolling needs no lock and no owner: whoever finds the current segment full takes the successor (or
-makes one; the first to attach its own wins), seals the full one and moves `_current` on. Each step is one atomic
-operation that may be repeated or interleaved with other threads and signal handlers at will: a stale `_current` only
+makes one; the first to attach its own wins), seals the full one and moves `current` on. Each step is one atomic
+operation that may be repeated or interleaved with other threads and signal handlers at will: a stale `current` only
 leads to a sealed segment, which leads on. (A lock here would deadlock in a signal handler; a second lane for calls
 that find the first one busy loses or doubles events.) Without the GIL, `append` takes a lock after all.
 
@@ -83,7 +83,7 @@ class Journal:
         self.wake: Callable[[], None] = _nobody
         self.kept_from = 0
         """Everything before this offset is committed and freed."""
-        self._head = self._oldest = self._current = head
+        self._head = self._oldest = self.current = head
         self._max_bytes = max_bytes
         self._segment_bytes = segment_bytes
         self._sync = sync
@@ -91,6 +91,8 @@ class Journal:
         self._retry_at_s = 0.0
         self._retry_reason = ""
         self._attempted = ledger["attempted"]
+        self.plain = not (sync or faults.ACTIVE) and _has_gil()
+        """Whether an append is `write` and nothing more."""
         if faults.ACTIVE:
             self.append = self._append_with_faults  # type: ignore[method-assign]
         elif sync:
@@ -128,14 +130,18 @@ class Journal:
 
     def append(self, payload: bytes) -> bool:
         """Keep an event. True: it will be in SQLite exactly once. False: it was counted as dropped."""
-        next(self._attempted)
+        self._attempted()
         size = len(payload)
         try:
             record = _pack(_crc32(payload, size), size, RECORD_MAGIC) + payload
         except struct.error:
             return self._drop("too_large")
+        return self.write(record)
+
+    def write(self, record: bytes) -> bool:
+        """Append a framed record whose attempt is counted already. True and False as for `append`."""
         try:
-            self._current.write(record)
+            self.current.write(record)
         except ValueError:
             if not self._append_next(record):
                 return False
@@ -145,15 +151,15 @@ class Journal:
 
     def count(self, name: str) -> None:
         """Count a call that was refused: `rejected.REASON` or `dropped.REASON` of records.LEDGER."""
-        next(self._attempted)
-        next(self.ledger[name])
+        self._attempted()
+        self.ledger[name]()
         if self.idle:
             self.wake()
 
     @property
     def end(self) -> int:
         """The offset behind the last record so far."""
-        segment = self._current
+        segment = self.current
         while segment.next is not None and segment.sealed:
             segment = segment.next
         return segment.end
@@ -161,7 +167,7 @@ class Journal:
     @property
     def disk_bytes(self) -> int:
         """Bytes that the files take."""
-        kept = self._current.base + self._current.capacity - self._oldest.base
+        kept = self.current.base + self.current.capacity - self._oldest.base
         return kept + HEAD_BYTES
 
     # The shipper's side: one thread.
@@ -214,13 +220,13 @@ class Journal:
     def tidy(self) -> None:
         """Unmap what is sealed, and have the next segment ready before it is needed."""
         segment = self._oldest
-        while segment is not self._current and segment.next is not None:
+        while segment is not self.current and segment.next is not None:
             if segment.sealed and segment is not self._head:
                 segment.unmap()
             segment = segment.next
-        if self._current.index or self._current.end - self._current.base > self._current.capacity // 2:
+        if self.current.index or self.current.end - self.current.base > self.current.capacity // 2:
             with contextlib.suppress(JournalError):  # whoever needs it will try again, and count
-                self._successor(self._current)
+                self._successor(self.current)
 
     def close(self) -> None:
         """Let go of the files; the daemon finds the lock free and takes what is not committed. Idempotent."""
@@ -234,10 +240,12 @@ class Journal:
             if segment is not self._head:
                 segment.close()
             segment = segment.next
+        self.ledger.close()
         self._head.close()  # last: with it goes the lock, and nothing can be appended any more
 
     def close_copy(self) -> None:
         """In a forked child: close the copies of mappings and descriptors. The parent's lock is not touched by that."""
+        self.ledger.close()
         segment: Segment | None = self._oldest
         while segment is not None:
             segment.close()
@@ -246,6 +254,7 @@ class Journal:
 
     def discard(self) -> None:
         """Delete a journal that was never used."""
+        self.ledger.close()
         self._head.discard()
 
     # Rolling.
@@ -254,7 +263,7 @@ class Journal:
         """Append to the first segment of the chain that has room. False: counted as dropped."""
         if len(record) > self._segment_bytes - SEGMENT_HEADER_BYTES:
             return self._drop("too_large")
-        segment = self._current
+        segment = self.current
         while True:
             try:
                 following = self._successor(segment)
@@ -263,7 +272,7 @@ class Journal:
             faults.point("journal.roll")
             segment.seal()
             faults.point("journal.sealed")
-            self._current = segment = following
+            self.current = segment = following
             self.wake()  # the shipper prepares the one after
             try:
                 segment.write(record)
@@ -312,7 +321,7 @@ class Journal:
         return segment
 
     def _drop(self, reason: str) -> bool:
-        next(self.ledger[f"dropped.{reason}"])
+        self.ledger[f"dropped.{reason}"]()
         if self.idle:
             self.wake()
         return False
@@ -321,17 +330,17 @@ class Journal:
 
     def _append_and_sync(self, payload: bytes) -> bool:
         """Append, and wait for the disk. What the disk refuses is still delivered, so it stays True, counted."""
-        first = self._current
+        first = self.current
         if not Journal.append(self, payload):
             return False
         # The record is in `first` or in a segment after it, at the latest the one that is current now.
         segment: Segment | None = first
-        last = self._current
+        last = self.current
         while segment is not None:
             try:
                 segment.sync()
             except OSError:
-                next(self.ledger["sync_failed"])
+                self.ledger["sync_failed"]()
             segment = None if segment is last else segment.next
         return True
 
@@ -339,10 +348,10 @@ class Journal:
         """Append, with a kill before, in the middle and after: for tests."""
         faults.point("journal.before_write")
         if faults.hit("journal.torn_write"):
-            next(self._attempted)
+            self._attempted()
             record = _pack(_crc32(payload, len(payload)), len(payload), RECORD_MAGIC) + payload
             with contextlib.suppress(ValueError):
-                self._current.write(record[: len(record) // 2])
+                self.current.write(record[: len(record) // 2])
             faults.die()
         kept = self._append_and_sync(payload) if self._sync else Journal.append(self, payload)
         faults.point("journal.after_write")

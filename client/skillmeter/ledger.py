@@ -1,41 +1,44 @@
 """The ledger: counters that survive a SIGKILL, in a page of mapped memory.
 
-A count is one C call: `next` of a `map` that takes the next number of an `itertools.count` and packs it into the page.
+A count is one C call: `next` of a `map` that takes the next number of an `itertools.count` and stores it in the page.
 No bytecode runs in between, so under the GIL neither a thread nor a signal handler can come between the two, and the
 page never holds an older number than the counter.
 """
 
-import functools
 import itertools
 import mmap
-import struct
-from collections.abc import Iterator
-from typing import Final, Self
+import operator
+import sys
+from collections.abc import Callable
+from itertools import repeat
+from typing import Self
 
+from .errors import JournalError
 from .records import HEAD_BYTES, LEDGER, LEDGER_AT, decode_ledger
-
-_SLOT: Final = struct.Struct("<Q")
 
 
 class Ledger:
-    """One producer's counters. `next(ledger["attempted"])` counts one attempt."""
+    """One producer's counters. `ledger["attempted"]()` counts one attempt; ValueError once it is closed."""
 
     def __init__(self, page: mmap.mmap, *, carried: "Ledger | None" = None) -> None:
         """`carried` is what was counted before there was a page on disk; it is taken over."""
         self._page = page
         self._carried = carried
         self._seed = carried.snapshot() if carried else (0,) * len(LEDGER)
+        if sys.byteorder != "little":  # the format is, and a view of the page is the machine's
+            raise JournalError("spool_unavailable", "skillmeter needs a little-endian machine")
+        self._slots = memoryview(page).cast("Q")[LEDGER_AT // 8 : LEDGER_AT // 8 + len(LEDGER)]
         for slot, count in enumerate(self._seed):
-            _SLOT.pack_into(page, LEDGER_AT + _SLOT.size * slot, count)
-        self._counters = {name: _counter(page, slot, self._seed[slot]) for slot, name in enumerate(LEDGER)}
+            self._slots[slot] = count
+        self._counters = {name: _counter(self._slots, slot, self._seed[slot]) for slot, name in enumerate(LEDGER)}
 
     @classmethod
     def in_memory(cls) -> Self:
         """A ledger for as long as there is no journal."""
         return cls(mmap.mmap(-1, HEAD_BYTES))
 
-    def __getitem__(self, name: str) -> Iterator[None]:
-        """The counter of that name: `next` counts one."""
+    def __getitem__(self, name: str) -> Callable[[], None]:
+        """The counter of that name: a call counts one."""
         return self._counters[name]
 
     def snapshot(self) -> tuple[int, ...]:
@@ -47,11 +50,15 @@ class Ledger:
         late = zip(counts, self._carried.snapshot(), self._seed, strict=True)
         return tuple(count + now - then for count, now, then in late)
 
+    def close(self) -> None:
+        """Let go of the page, so that it can be unmapped."""
+        self._slots.release()
+
     def named(self) -> dict[str, int]:
         """The counts that are not zero, by name."""
         return {name: count for name, count in zip(LEDGER, self.snapshot(), strict=True) if count}
 
 
-def _counter(page: mmap.mmap, slot: int, start: int) -> Iterator[None]:
-    pack = functools.partial(_SLOT.pack_into, page, LEDGER_AT + _SLOT.size * slot)
-    return map(pack, itertools.count(start + 1))
+def _counter(slots: "memoryview[int]", slot: int, start: int) -> Callable[[], None]:
+    numbers = itertools.count(start + 1)
+    return map(operator.setitem, repeat(slots), repeat(slot), numbers).__next__  # type: ignore[arg-type]

@@ -16,7 +16,6 @@ import os
 import stat
 import struct
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
