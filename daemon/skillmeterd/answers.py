@@ -1,4 +1,4 @@
-"""Answers: questions from clients are answered on a thread of their own, so that none holds up a commit."""
+"""Answers: questions from clients are answered and encoded on a thread of their own, so that none holds up a commit."""
 
 import logging
 import queue
@@ -27,7 +27,7 @@ class Answers:
         self._quick = quick
         self._wake = wake
         self._questions: queue.Queue[tuple[bytes, wire.Request] | None] = queue.Queue(MAX_WAITING)
-        self._answered: queue.SimpleQueue[tuple[bytes, wire.Response]] = queue.SimpleQueue()
+        self._answered: queue.SimpleQueue[tuple[bytes, list[bytes]]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
 
     def start(self) -> None:
@@ -37,15 +37,16 @@ class Answers:
     def submit(self, identity: bytes, request: wire.Request) -> None:
         """Have a question answered; the answer comes out of `finished`."""
         if request.method in self._quick:
-            self._answered.put((identity, wire.Response(request.id, self._quick[request.method](request.params))))
+            self._answered.put((identity, self._frames(request, self._quick[request.method])))
             return
         try:
             self._questions.put_nowait((identity, request))
         except queue.Full:
-            self._answered.put((identity, wire.Response(request.id, error="the daemon is busy; ask again")))
+            busy = wire.Response(request.id, error="the daemon is busy; ask again")
+            self._answered.put((identity, wire.encode(busy)))
 
-    def finished(self) -> list[tuple[bytes, wire.Response]]:
-        """The answers that are there."""
+    def finished(self) -> list[tuple[bytes, list[bytes]]]:
+        """The answers that are there: whom they are for, and their frames."""
         answers = []
         while not self._answered.empty():
             answers.append(self._answered.get())
@@ -65,17 +66,20 @@ class Answers:
     def _run(self) -> None:
         while (question := self._questions.get()) is not None:
             identity, request = question
-            self._answered.put((identity, self._answer(request)))
+            self._answered.put((identity, self._frames(request, self._methods.get(request.method))))
             self._wake()
 
-    def _answer(self, request: wire.Request) -> wire.Response:
-        method = self._methods.get(request.method)
-        if method is None:
-            return wire.Response(request.id, error=f"there is no method {request.method!r}")
+    def _frames(self, request: wire.Request, method: Answer | None) -> list[bytes]:
+        """The answer, encoded."""
         try:
-            return wire.Response(request.id, method(request.params))
+            if method is None:
+                raise QueryError(f"there is no method {request.method!r}")
+            frames = wire.encode(wire.Response(request.id, method(request.params)))
+            if len(frames[1]) > wire.MAX_MESSAGE_BYTES:
+                raise QueryError(f"the answer takes {len(frames[1])} bytes; ask for less")
+            return frames
         except (QueryError, DaemonError) as error:
-            return wire.Response(request.id, error=str(error))
+            return wire.encode(wire.Response(request.id, error=str(error)))
         except Exception:  # a fault of ours must not end the thread that answers everybody
             log.exception("a question failed", extra={"method": request.method})
-            return wire.Response(request.id, error="the daemon failed to answer; its log says why")
+            return wire.encode(wire.Response(request.id, error="the daemon failed to answer; its log says why"))

@@ -4,10 +4,12 @@ libzmq would take over the path of a bound ipc socket without a word, and two da
 each adopt the other's orphans.
 """
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
 
+from .config import DaemonSettings
 from .errors import AlreadyRunning
 
 
@@ -16,6 +18,19 @@ class Instance:
 
     def __init__(self) -> None:
         self._fds: list[int] = []
+
+    def claim_all(self, settings: DaemonSettings) -> None:
+        """Lock everything that a daemon owns, all or nothing; makes its folders. Raises AlreadyRunning, or OSError."""
+        database = settings.db_path.resolve()  # by whatever links it is reached
+        try:
+            settings.spool_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if settings.endpoint.startswith("ipc://"):
+                self.claim(Path(settings.endpoint.removeprefix("ipc://") + ".lock"), "socket")
+            self.claim(database.with_name(database.name + ".lock"), "database")
+            self.claim(settings.spool_dir / "daemon.lock", "spool")
+        except BaseException:
+            self.release()
+            raise
 
     def claim(self, path: Path, what: str) -> None:
         """Lock `path`, made if need be. Raises AlreadyRunning, or OSError."""
@@ -29,9 +44,10 @@ class Instance:
             raise AlreadyRunning(
                 f"another daemon (pid {owner or 'unknown'}) already serves this {what} ({path})"
             ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         self._fds.append(fd)
+        with contextlib.suppress(OSError):  # it is only told to others; a full disk must not keep us from starting
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Unlock everything. The files stay: deleting one would let two daemons lock two files of one name."""

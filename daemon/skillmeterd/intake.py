@@ -1,8 +1,8 @@
 """Intake: batches on their way into one transaction, each held against its producer's committed offset.
 
 Below the offset is a duplicate and skipped; at it, taken; above it a gap, and the client is told to rewind. This is the
-half of exactly-once that the receiver decides; the other half is that the store keeps offsets and rows in
-one transaction. No IO, no clock.
+half of exactly-once that the receiver decides; the other half is that the store keeps offsets and rows in one
+transaction, and refuses a chunk that no longer continues what is committed. No IO, no clock.
 """
 
 from collections.abc import Callable
@@ -26,6 +26,8 @@ class Intake:
         """By producer, the ZeroMQ identities that wait for an acknowledgement."""
         self.corrupt: list[tuple[bytes, int, bytes]] = []
         """Spans to set aside: producer, offset, bytes."""
+        self.duplicates = 0
+        """Batches that held nothing new."""
         self._committed = committed
         self._offsets: dict[bytes, int] = {}
         self._bytes = 0
@@ -44,10 +46,11 @@ class Intake:
             return wire.Rewind(producer, at, known.records)
         self.waiting.setdefault(producer, set()).add(identity)
         end = batch.start + len(body)
+        self.duplicates += end <= at and bool(body)
         if end < at:
             return None  # all of it is committed, and a ledger from before is older too
-        chunk = Chunk(producer, max(at, end), [], [], tuple(batch.ledger))
-        if batch.start > at or (batch.start == at and batch.continues < at):
+        chunk = Chunk(producer, max(at, end), [], [], tuple(batch.ledger), continues=at)
+        if batch.start > at:  # else the loss lies before what is committed, so it was counted with that
             chunk.lost = batch.lost
         self._fill(chunk, batch.start, body, at)
         self.chunks.append(chunk)

@@ -1,15 +1,17 @@
 """Orphans: the journals of dead processes are found, committed from their offset, and deleted.
 
 The owner holds a lock on its head for life; who gets that lock knows that the owner is dead, and keeps everybody else
-out. Each journal is read segment by segment into chunks, many journals into one transaction. Files are deleted after
-the commit, the head last: whatever is killed in between, the offset in SQLite says what is already there.
+out. Its segments are listed only then, when no more can come. Each journal is read segment by segment into chunks, many
+journals into one transaction. Files are deleted after the commit, the head last: whatever is killed in between, the
+offset in SQLite says what is already there. Batches that the owner sent may still arrive meanwhile and move that
+offset; the store then refuses our next chunk, and the journal is read anew.
 """
 
 import contextlib
-import fcntl
+import errno
 import logging
 import os
-import stat
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +20,8 @@ from typing import Final
 from skillmeter import faults, records
 from skillmeter.errors import CorruptJournal
 
+from . import spool
+from .errors import StaleChunks, StoreReplaced
 from .intake import INTAKE_BYTES, pick
 from .quarantine import Quarantine
 from .store import Chunk, Store
@@ -25,9 +29,7 @@ from .store import Chunk, Store
 log = logging.getLogger(__name__)
 
 MAX_OPEN: Final = 128  # journals in one transaction, each with a descriptor that holds its lock
-MAX_FILE_BYTES: Final = 256 * 1024 * 1024  # nothing of ours is larger
-HEAD_SUFFIX: Final = ".journal"
-SEGMENT_SUFFIX: Final = ".seg"
+OPEN_SHARE: Final = 8  # of all descriptors that we may have, at most this part; clients need the others
 
 
 @dataclass(slots=True)
@@ -40,6 +42,18 @@ class Adopted:
     ledger: tuple[int, ...]
     segments: list[Path]
     chunks: Iterator[Chunk] = field(default_factory=lambda: iter(()))
+    set_aside: int = 0
+    """Segments that could not be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file of a journal: its records begin at byte `start`, with offset `base`."""
+
+    index: int
+    path: Path
+    start: int
+    base: int
 
 
 class Orphans:
@@ -51,8 +65,8 @@ class Orphans:
         self._spool_dir = spool_dir
         self._store = store
         self._quarantine = quarantine
+        self._max_open = max(1, min(MAX_OPEN, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // OPEN_SHARE))
         self._heads: list[Path] = []
-        self._segments: dict[str, list[Path]] = {}
         self._open: list[Adopted] = []
         self._left: set[str] = set()  # said once, then passed over in silence
 
@@ -62,28 +76,27 @@ class Orphans:
         return len(self._heads) + len(self._open)
 
     def look(self) -> None:
-        """Start a round: list the spool. A spool that is not there has no orphans."""
-        self._heads, self._segments = [], {}
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            for entry in os.scandir(self._spool_dir):
-                stem, _, suffix = entry.name.rpartition(".")
-                if f".{suffix}" == HEAD_SUFFIX:
-                    self._heads.append(self._spool_dir / entry.name)
-                elif f".{suffix}" == SEGMENT_SUFFIX:
-                    self._segments.setdefault(stem.partition(".")[0], []).append(self._spool_dir / entry.name)
+        """Start a round: list the spool. Raises OSError."""
+        self._heads = [path for path in spool.entries(self._spool_dir) if path.suffix == spool.HEAD_SUFFIX]
 
     def step(self) -> bool:
         """Commit and delete a bounded number of orphans. False: this round is done.
 
-        Raises StoreUnavailable; the journals stay as they are then, and are found again in the next round.
+        Raises StoreUnavailable or OSError; the journals stay as they are then, and are found again in the next round.
         """
         try:
-            self._adopt_some()
+            if not self._open:
+                self._adopt_some()
             chunks = self._read_some()
             if chunks:
                 self._store.commit(chunks)
                 faults.point("orphans.committed")
             self._delete_finished(chunks)
+        except StaleChunks as error:
+            self.release()
+            if isinstance(error, StoreReplaced):
+                raise
+            log.info("orphans are read anew", extra={"why": str(error)})
         except BaseException:
             self.release()
             raise
@@ -98,47 +111,82 @@ class Orphans:
     # Adopting.
 
     def _adopt_some(self) -> None:
-        while self._heads and len(self._open) < MAX_OPEN:
+        locked = self._lock_some()
+        try:
+            segments = self._segments_of({path.stem for path, _ in locked}) if locked else {}
+            while locked:
+                path, fd = locked.pop()
+                adopted = None
+                try:
+                    faults.point("orphans.adopted")
+                    adopted = self._read_head(path, fd, segments[path.stem])
+                except OSError as error:
+                    self._leave(path, str(error))
+                finally:
+                    if adopted is None:
+                        os.close(fd)
+                if adopted is not None:
+                    adopted.chunks = self._chunks(adopted)
+                    self._open.append(adopted)
+        finally:
+            for _, fd in locked:
+                os.close(fd)
+
+    def _lock_some(self) -> list[tuple[Path, int]]:
+        """Heads whose owners are dead, with the descriptors that hold their locks. Raises OSError."""
+        locked: list[tuple[Path, int]] = []
+        while self._heads and len(locked) < self._max_open:
             path = self._heads.pop()
             try:
-                adopted = self._adopt(path)
+                fd = self._lock_head(path)
             except OSError as error:
-                self._leave(path, str(error))
-                continue
-            if adopted is not None:
-                adopted.chunks = self._chunks(adopted)
-                self._open.append(adopted)
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    self._leave(path, str(error))
+                    continue
+                self._heads.append(path)
+                if not locked:
+                    raise
+                break
+            if fd is not None:
+                locked.append((path, fd))
+        return locked
 
-    def _adopt(self, path: Path) -> Adopted | None:
-        """The journal, if its owner is dead and it can be read. Raises OSError."""
+    def _lock_head(self, path: Path) -> int | None:
+        """A descriptor that holds the lock, if the owner is dead. Raises OSError."""
         try:
-            fd = _open_regular(path)
+            fd = spool.open_regular(path)
         except FileNotFoundError:
             return None
         if fd is None:
-            self._leave(path, "not a regular file")
+            self._leave(path, spool.NOT_OURS)
             return None
-        adopted = None
+        mine = False
         try:
-            if _lock(fd) and _is_linked(fd, path):
-                adopted = self._read_head(path, fd)
+            mine = spool.lock(fd) and spool.is_linked(fd, path)
         finally:
-            if adopted is None:
+            if not mine:
                 os.close(fd)
-        if adopted is not None:
-            faults.point("orphans.adopted")
-        return adopted
+        return fd if mine else None
 
-    def _read_head(self, path: Path, fd: int) -> Adopted | None:
+    def _segments_of(self, stems: set[str]) -> dict[str, list[Path]]:
+        """The segments of dead owners, by the stem of their names. Raises OSError."""
+        found: dict[str, list[Path]] = {stem: [] for stem in stems}
+        for path in spool.entries(self._spool_dir):
+            stem = path.name.partition(".")[0]
+            if path.suffix == spool.SEGMENT_SUFFIX and stem in stems:
+                found[stem].append(path)
+        return found
+
+    def _read_head(self, path: Path, fd: int, segments: list[Path]) -> Adopted | None:
+        """The journal, if it can be read. Raises OSError."""
         page = os.pread(fd, records.HEAD_BYTES, 0)
-        segments = self._segments.get(path.stem, [])
         try:
             head = records.decode_head(page)
             if head.producer.hex() != path.stem:
                 raise CorruptJournal("the name is another producer's")
         except CorruptJournal as error:
-            if not _has_content(fd):  # its writer was killed before it wrote the header, and so before any record
-                os.unlink(path)
+            if not segments and not spool.has_content(fd):
+                os.unlink(path)  # its writer was killed before it wrote the header, and so before any record
             elif page[:8] == records.HEAD_MAGIC and page[8:10] != records.VERSION.to_bytes(2, "little"):
                 self._leave(path, str(error))  # for a newer daemon
             else:
@@ -159,7 +207,10 @@ class Orphans:
                     size += sum(map(len, chunk.payloads))
                     if size >= INTAKE_BYTES:
                         return chunks
-            except OSError as error:  # what was read of it may be committed; the rest is tried again in the next round
+            except (
+                OSError,
+                CorruptJournal,
+            ) as error:  # what was read of it may be committed; the rest is tried again in the next round
                 self._leave(adopted.path, str(error))
                 self._open.remove(adopted)
                 os.close(adopted.fd)
@@ -168,25 +219,31 @@ class Orphans:
     def _chunks(self, adopted: Adopted) -> Iterator[Chunk]:
         """What is not committed yet of a journal, a chunk for each segment; the last one finishes the producer.
 
-        Raises OSError.
+        Raises OSError, CorruptJournal.
         """
         at = self._store.committed(adopted.producer).offset
-        parts = list(self._parts(adopted))
-        while len(parts) > 1 and _is_blank(parts[-1][0]):
-            parts.pop()  # prepared, but nobody wrote to it: so the one before may end in a torn record
-        for path, start, base in parts:
-            data = _read_file(path)[start:]
-            if base + len(data) > at:
-                chunk = self._chunk(adopted, data, base, at, sealed=path != parts[-1][0])
+        parts = self._parts(adopted)
+        lost = 0
+        previous_index = previous_end = 0
+        for part in parts:
+            data = spool.read_file(part.path, part.start)
+            if at <= previous_end and part.index > previous_index + 1 and not adopted.set_aside:
+                lost = 1  # at least: the rest of what is missing has the same cause, see outcomes.py
+                log.warning("segments are gone that were not committed", extra={"journal": adopted.path.name})
+            previous_index, previous_end = part.index, part.base + len(data)
+            if previous_end > at:
+                chunk = self._chunk(adopted, data, part.base, at, sealed=part is not parts[-1])
                 at = chunk.committed
                 yield chunk
-        yield Chunk(adopted.producer, at, [], [], adopted.ledger, finished=True)
+        last = Chunk(adopted.producer, at, [], [], adopted.ledger, continues=at, finished=True)
+        last.corrupt, last.lost = adopted.set_aside, lost
+        yield last
 
     def _chunk(self, adopted: Adopted, data: bytes, base: int, at: int, *, sealed: bool) -> Chunk:
         scan = records.scan(data, sealed=sealed)
         offsets, payloads = pick(scan, base, at)
         committed = max(at, base + scan.end)
-        chunk = Chunk(adopted.producer, committed, offsets, payloads, adopted.ledger)
+        chunk = Chunk(adopted.producer, committed, offsets, payloads, adopted.ledger, continues=at)
         for first, last in scan.corrupt:
             if base + first >= at:
                 chunk.corrupt += 1
@@ -194,42 +251,35 @@ class Orphans:
                 log.warning("set damaged bytes aside", extra={"journal": adopted.path.name, "offset": base + first})
         return chunk
 
-    def _parts(self, adopted: Adopted) -> Iterator[tuple[Path, int, int]]:
-        """Path, first record's position and base of each segment, in order, the head first."""
-        yield adopted.path, records.HEAD_BYTES, 0
-        by_index: dict[int, tuple[Path, int]] = {}
+    def _parts(self, adopted: Adopted) -> list[Part]:
+        """The parts of a journal in their order: the head, and the segments that hold records. Raises OSError."""
+        by_index = {0: Part(0, adopted.path, records.HEAD_BYTES, 0)}
         for path in sorted(adopted.segments):
             header = self._segment_header(adopted, path)
             if header is None:
                 continue
             if header.index in by_index:  # two threads made one each; the one that lost the race is empty
-                if _is_blank(by_index[header.index][0]):
-                    by_index[header.index] = (path, header.base)
-                elif not _is_blank(path):
-                    self._set_aside([path], "a second segment of this index")
-                continue
-            by_index[header.index] = (path, header.base)
-        for _, (path, base) in sorted(by_index.items()):
-            yield path, records.SEGMENT_HEADER_BYTES, base
+                self._set_aside([path], "a second segment of this index")
+                adopted.set_aside += 1
+            else:
+                by_index[header.index] = Part(header.index, path, records.SEGMENT_HEADER_BYTES, header.base)
+        return [part for _, part in sorted(by_index.items())]
 
     def _segment_header(self, adopted: Adopted, path: Path) -> records.SegmentHeader | None:
+        """The header, if the segment holds records. What is not a segment is set aside. Raises OSError."""
         try:
-            fd = _open_regular(path)
-            if fd is None:
-                self._leave(path, "not a regular file")
-                return None
-            try:
+            with spool.opened(path) as fd:
+                if not spool.has_content(fd, records.SEGMENT_HEADER_BYTES):
+                    return None
                 header = records.decode_segment_header(os.pread(fd, records.SEGMENT_HEADER_BYTES, 0))
-                if header.producer != adopted.producer:
+                if header.producer != adopted.producer or not header.index:
                     raise CorruptJournal("a segment of another producer")
                 return header
-            except CorruptJournal as error:
-                if _has_content(fd):
-                    self._set_aside([path], str(error))
-                return None
-            finally:
-                os.close(fd)
-        except FileNotFoundError:  # its owner freed it after we listed the folder, and died
+        except FileNotFoundError:
+            return None
+        except CorruptJournal as error:
+            self._set_aside([path], str(error))
+            adopted.set_aside += 1
             return None
 
     # Ending.
@@ -238,15 +288,13 @@ class Orphans:
         finished = {chunk.producer for chunk in chunks if chunk.finished}
         for adopted in [adopted for adopted in self._open if adopted.producer in finished]:
             self._open.remove(adopted)
-            faults.point("orphans.before_unlink")
-            for path in adopted.segments:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
-            faults.point("orphans.unlinked_segments")
-            os.unlink(adopted.path)
-            os.close(adopted.fd)
-            faults.point("orphans.after_unlink")
-            self.recovered += 1
+            try:
+                _delete(adopted)
+                self.recovered += 1
+            except OSError as error:
+                self._leave(adopted.path, str(error))
+            finally:
+                os.close(adopted.fd)
 
     def _set_aside(self, paths: list[Path], why: str) -> None:
         for path in paths:
@@ -260,57 +308,11 @@ class Orphans:
             log.warning("left alone in the spool", extra={"file": str(path), "why": why})
 
 
-def _open_regular(path: Path) -> int | None:
-    """A descriptor, or None for what is not a regular file. Never follows a link, never waits for a FIFO."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            return None
-        raise
-    info = os.fstat(fd)
-    if stat.S_ISREG(info.st_mode) and info.st_size <= MAX_FILE_BYTES:
-        return fd
-    os.close(fd)
-    return None
-
-
-def _lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_linked(fd: int, path: Path) -> bool:
-    """Whether the locked file still is the one of that name: another daemon may have deleted it meanwhile."""
-    try:
-        return os.path.samestat(os.fstat(fd), os.lstat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _read_file(path: Path) -> bytes:
-    fd = _open_regular(path)
-    if fd is None:
-        raise OSError(f"{path} is no regular file any more")
-    with os.fdopen(fd, "rb") as file:
-        return file.read()
-
-
-def _has_content(fd: int) -> bool:
-    """Whether a file holds anything but zeros."""
-    at = 0
-    while block := os.pread(fd, 1 << 20, at):
-        if block.strip(b"\0"):
-            return True
-        at += len(block)
-    return False
-
-
-def _is_blank(path: Path) -> bool:
-    """Whether a segment file has no byte behind its header."""
-    return not _read_file(path)[records.SEGMENT_HEADER_BYTES :].strip(b"\0")
+def _delete(adopted: Adopted) -> None:
+    """Delete the files of a journal that is committed, the head last. Raises OSError."""
+    faults.point("orphans.before_unlink")
+    for path in adopted.segments:
+        path.unlink(missing_ok=True)  # what was set aside is there no longer
+    faults.point("orphans.unlinked_segments")
+    adopted.path.unlink(missing_ok=True)
+    faults.point("orphans.after_unlink")

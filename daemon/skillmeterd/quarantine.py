@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 MAX_SPANS: Final = 10_000  # of damaged bytes; further ones are counted only, so that no client can fill the disk
+MAX_SPAN_BYTES: Final = 64 * 1024 * 1024  # of all of them together, for the same reason
 
 
 class Quarantine:
@@ -14,6 +15,8 @@ class Quarantine:
         self.folder = spool_dir / "quarantine"
         self.count = 0
         """How many things were set aside since the start."""
+        self._spans = 0
+        self._span_bytes = 0
 
     def move(self, path: Path) -> Path:
         """Move a file here under a name that is free. Raises OSError."""
@@ -29,10 +32,12 @@ class Quarantine:
 
     def keep(self, producer: bytes, offset: int, span: bytes) -> None:
         """Write damaged bytes of a journal to a file of their own. Raises OSError."""
-        self.folder.mkdir(mode=0o700, exist_ok=True)
         self.count += 1
-        if self.count > MAX_SPANS:
+        if self._spans >= MAX_SPANS or self._span_bytes + len(span) > MAX_SPAN_BYTES:
             return
+        self._spans += 1
+        self._span_bytes += len(span)
+        self.folder.mkdir(mode=0o700, exist_ok=True)
         path = self.folder / f"{producer.hex()}.{offset:016x}.bytes"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(fd, "wb") as file:

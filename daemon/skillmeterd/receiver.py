@@ -1,7 +1,8 @@
 """The receiver: the ROUTER socket. Takes batches, has them committed as a group, and acknowledges after that.
 
 One thread owns it, together with the store. Batches that come while the store is unavailable are forgotten unanswered
-(the clients have them), except the group that failed: it is tried again until it is in.
+(the clients have them), except the group that failed: it is tried again until it is in, or until it no longer fits
+what is committed.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import os
 import stat
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import zmq
 
@@ -18,7 +19,7 @@ from skillmeter import faults, wire
 from skillmeter.errors import WireError
 
 from .answers import Answers
-from .errors import StoreReplaced, StoreUnavailable
+from .errors import StaleChunks, StoreUnavailable
 from .intake import Intake
 from .quarantine import Quarantine
 from .store import Store
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 HWM_MESSAGES: Final = 4  # per client: half a MiB of batches at most wait in memory for each
 MAX_SOCKETS: Final = 8192
+MAX_MESSAGES: Final = 1024  # in one group: many small or bad ones must not keep the others from being committed
 RETRY_S: Final = 0.5  # between tries of a group that could not be committed
 
 
@@ -85,6 +87,11 @@ class Receiver:
         if path.parent.stat().st_mode & stat.S_ISGID:
             path.chmod(0o660)
 
+    @property
+    def retries(self) -> bool:
+        """Whether a group waits for the store to work again."""
+        return self._failed is not None
+
     def wake(self) -> None:
         """End the wait in `serve`. Any thread, and signal handlers."""
         with contextlib.suppress(OSError):
@@ -116,7 +123,7 @@ class Receiver:
     def _take(self) -> None:
         """Take messages until there is enough for a group, or no more."""
         intake = Intake(self._store.committed)
-        while not intake.full:
+        for _ in range(MAX_MESSAGES):
             try:
                 identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
@@ -124,9 +131,12 @@ class Receiver:
             try:
                 self._dispatch(intake, identity, frames)
             except StoreUnavailable as error:
-                self._unavailable(error)
+                self._vitals.store_failed(error)
+            if intake.full:
+                break
         faults.point("receiver.received")
-        if intake.chunks or intake.waiting:
+        self._vitals.duplicates += intake.duplicates
+        if intake.waiting:
             self._commit(intake)
 
     def _dispatch(self, intake: Intake, identity: bytes, frames: list[bytes]) -> None:
@@ -148,31 +158,26 @@ class Receiver:
                 self._send(identity, rewind)
 
     def _commit(self, intake: Intake) -> None:
+        """See a group through: commit, then acknowledge."""
         began_s = time.monotonic()
+        self._failed = None
         try:
             if intake.chunks:
                 self._count(self._store.commit(intake.chunks).stored, time.monotonic() - began_s)
-        except StoreReplaced as error:
-            self._unavailable(error)
-            self._failed = None
-            for producer, identities in intake.waiting.items():
-                for identity in identities:
-                    self._send(identity, wire.Rewind(producer, 0, 0))
-            return
+        except StaleChunks as error:
+            log.warning("clients have to send again", extra={"problem": str(error)})
+            self._answer(intake, wire.Rewind)
         except StoreUnavailable as error:
-            self._unavailable(error)
+            self._vitals.store_failed(error)
             self._failed, self._retry_at_s = intake, time.monotonic() + RETRY_S
-            return
-        self._failed = None
-        if self._vitals.store_problem:
-            log.info("the store works again")
-            self._vitals.store_problem = ""
-        self._keep_corrupt(intake)
-        faults.point("receiver.before_ack")
-        self._acknowledge(intake)
-        faults.point("receiver.after_ack")
+        else:
+            self._keep_corrupt(intake)
+            faults.point("receiver.before_ack")
+            self._answer(intake, wire.Ack)
+            faults.point("receiver.after_ack")
 
     def _count(self, stored: int, seconds: float) -> None:
+        self._vitals.store_worked()
         self._vitals.commits += 1
         self._vitals.events += stored
         self._vitals.commit_seconds += seconds
@@ -185,23 +190,24 @@ class Receiver:
                 self._quarantine.keep(producer, offset, span)
         self._vitals.quarantined = self._quarantine.count
 
-    def _acknowledge(self, intake: Intake) -> None:
-        for producer, identities in intake.waiting.items():
-            known = self._store.committed(producer)
-            for identity in identities:
-                self._send(identity, wire.Ack(producer, known.offset, known.records))
-
-    def _unavailable(self, error: StoreUnavailable) -> None:
-        if self._vitals.store_problem != str(error):
-            log.error("cannot commit; clients keep their events until it works again", extra={"problem": str(error)})
-        self._vitals.store_problem = str(error)
+    def _answer(self, intake: Intake, kind: type[wire.Ack | wire.Rewind]) -> None:
+        """Tell everybody who waits what is committed now. Who hears nothing, as the store failed, asks again."""
+        try:
+            for producer, identities in intake.waiting.items():
+                known = self._store.committed(producer)
+                for identity in identities:
+                    self._send(identity, kind(producer, known.offset, known.records))
+        except StoreUnavailable as error:
+            self._vitals.store_failed(error)
 
     def _send_answers(self) -> None:
-        for identity, response in self.answers.finished() if self.answers else ():
-            self._send(identity, response)
+        for identity, frames in self.answers.finished() if self.answers else ():
+            self._send_frames(identity, frames)
 
     def _send(self, identity: bytes, message: wire.ToClient) -> None:
+        self._send_frames(identity, wire.encode(message))
+
+    def _send_frames(self, identity: bytes, frames: list[bytes]) -> None:
         """Send, or let it be if the client is gone or does not read: it will ask again."""
-        frames: list[Any] = [identity, *wire.encode(message)]
         with contextlib.suppress(zmq.ZMQError):
-            self._socket.send_multipart(frames, zmq.NOBLOCK)
+            self._socket.send_multipart([identity, *frames], zmq.NOBLOCK)

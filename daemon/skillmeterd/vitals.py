@@ -1,6 +1,11 @@
 """Vitals: how the daemon is doing, as numbers that the ingest thread writes and everybody may read."""
 
+import logging
 from dataclasses import dataclass, field
+
+from .errors import StoreUnavailable
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -30,3 +35,15 @@ class Vitals:
     def ready(self) -> bool:
         """Whether events can be committed."""
         return not self.store_problem
+
+    def store_failed(self, error: StoreUnavailable) -> None:
+        """The store cannot take anything now. Each new problem is logged once."""
+        if self.store_problem != str(error):
+            log.error("cannot commit; clients keep their events until it works again", extra={"problem": str(error)})
+        self.store_problem = str(error)
+
+    def store_worked(self) -> None:
+        """The store has just taken something."""
+        if self.store_problem:
+            log.info("the store works again")
+        self.store_problem = ""
