@@ -1,5 +1,6 @@
 """The demo: its tools really work and really fail, its books are checked, and it leaves nothing behind."""
 
+import itertools
 import os
 import py_compile
 import re
@@ -15,12 +16,13 @@ from pathlib import Path
 import pytest
 
 from skillmeter.connection import Connection
+from skillmeter.testing import RecordingClient
 from skillmeterd.database import open_writer
 from skillmeterd.demo import outcome, plan
 from skillmeterd.demo.interrupts import Interrupts
-from skillmeterd.demo.plan import File
+from skillmeterd.demo.plan import File, Task
 from skillmeterd.demo.tools import toolbox, write_catalog
-from skillmeterd.demo.worker import Progress
+from skillmeterd.demo.worker import Progress, Worker
 
 from .support import WAIT_S, wait_until
 
@@ -138,6 +140,43 @@ def test_files_are_found_with_their_users(tmp_path):
     assert {file.org_id for file in found.values()} == {"org"}
 
 
+# Worker
+
+
+def test_a_worker_counts_what_its_client_answers(tools, tmp_path):
+    """Calls and ratings that were kept, by skill, and those that were not; a tool's failure is an execution."""
+    client = RecordingClient()
+    worker = Worker(client, tools)
+    good = write_good(tmp_path, "parse_json")
+    files = [File(str(path), "", 1, "user", "org") for path in (good, tmp_path / "missing.json")]
+    for file in files:
+        worker.do(Task("parse_json", file))
+    assert [(event.success, event.error_type, event.user_id) for event in client.executions] == [
+        (True, None, "user"),
+        (False, "FileNotFoundError", "user"),
+    ]
+    assert worker.progress == Progress(2, {"parse_json": len(client.events)}, 0)
+    client.close()
+    worker.do(Task("parse_xml", files[1]))
+    assert worker.progress == Progress(3, {"parse_json": len(client.events)}, 1)
+
+
+@pytest.mark.parametrize(("took_s", "stars"), [(0.0004, 5), (0.007, 3), (1.0, 1)])
+def test_some_files_are_rated_by_how_long_they_took(tools, tmp_path, monkeypatch, took_s, stars):
+    """A rating comes from the measured time, and only after a success."""
+    clock_s = itertools.count(0, took_s)
+    monkeypatch.setattr("skillmeterd.demo.worker._clock_s", lambda: next(clock_s))
+    client = RecordingClient()
+    worker = Worker(client, tools)
+    files = [File(str(tmp_path / f"{number}.txt"), "", 1, "user", "org") for number in range(60)]
+    for file in files:
+        Path(file.path).write_text("text")
+        worker.do(Task("hash_sha256", file))
+        worker.do(Task("parse_xml", file))  # fails
+    assert 0 < len(client.ratings) < len(files)
+    assert {(event.skill_id, event.rating) for event in client.ratings} == {("hash_sha256", stars)}
+
+
 # Outcome
 
 
@@ -195,6 +234,8 @@ def test_a_signal_is_heard_where_it_is_asked_for(number, error):
 
 
 # The whole
+
+MINUTES_OF_CALLS = "200000"
 
 
 class Demo:
@@ -288,21 +329,22 @@ def test_the_demo_balances_and_leaves_nothing(demo):
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "at"),
+    ("number", "code", "at", "calls"),
     [
-        (signal.SIGINT, 130, "tool calls"),
-        (signal.SIGINT, 130, "killed (SIGKILL)"),
-        (signal.SIGTERM, 143, "The daemon runs"),
+        (signal.SIGINT, 130, "tool calls", MINUTES_OF_CALLS),
+        (signal.SIGINT, 130, "killed (SIGKILL)", "2000"),
+        (signal.SIGTERM, 143, "The daemon runs", MINUTES_OF_CALLS),
     ],
 )
-def test_an_interrupted_demo_leaves_nothing(demo, number, code, at):
+def test_an_interrupted_demo_leaves_nothing(demo, number, code, at, calls):
     """Ctrl-C with all at work, while the daemon is away, and a polite kill: no process, no file, no traceback."""
-    process = demo.start("--calls", "3000")
+    process = demo.start("--calls", calls, "--seconds-limit", "600")
     demo.wait_for_line(at)
     os.killpg(process.pid, number)  # as a terminal does
     returned, output = demo.end()
     assert returned == code, output
     assert "Traceback" not in output
+    assert "SIGKILL" not in output  # it did not play on
     assert demo.left_behind == []
 
 
@@ -327,14 +369,15 @@ def test_a_kept_demo_leaves_a_daemon_that_can_be_ended_as_it_says(demo):
 
 
 def test_a_worker_that_breaks_down_ends_the_demo(demo):
-    """It is not passed over: the exit code says so, and the message why."""
-    demo.start("--calls", "3000")
+    """It is noticed at once: the exit code says so, and the message why."""
+    demo.start("--calls", MINUTES_OF_CALLS, "--seconds-limit", "600")
     demo.wait_for_line("tool calls")
     worker = next(pid for pid, command in demo.processes().items() if "demo.worker" in command)
     os.kill(worker, signal.SIGKILL)
     code, output = demo.end()
     assert code == 1
     assert "a worker ended with exit code -9" in output
+    assert "SIGKILL" not in output  # it did not play on
     assert demo.left_behind == []
 
 

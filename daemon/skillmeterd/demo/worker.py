@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
-from skillmeter import AnalyticsClient, create_analytics_client
+from skillmeter import create_analytics_client
+from skillmeter.recording import Recorder
 from skillmeter.track import Tracker
 
 from .plan import Task
@@ -27,6 +28,8 @@ RATE_ONE_FILE_IN: Final = 6
 STARS: Final = ((0.5, 5), (2.0, 4), (8.0, 3), (32.0, 2))
 """Up to so many milliseconds, so many stars: those who wait rate by how long."""
 
+_clock_s: Final = time.perf_counter
+
 
 class Progress(msgspec.Struct):
     """What a worker says of itself: tasks done, record calls that returned True, by skill, and False."""
@@ -39,7 +42,7 @@ class Progress(msgspec.Struct):
 class Worker:
     """Runs tasks and counts what the client answers."""
 
-    def __init__(self, client: AnalyticsClient, tools: dict[str, Callable[[Path], object]]) -> None:
+    def __init__(self, client: Recorder, tools: dict[str, Callable[[Path], object]]) -> None:
         self._client = client
         self._tools = tools
         self._tasks = 0
@@ -54,7 +57,7 @@ class Worker:
     def do(self, task: Task) -> None:
         """Run one tool on one file. A tool that fails is what the record is for."""
         file = task.file
-        started_s = time.perf_counter()
+        started_s = _clock_s()
         try:
             with Tracker(self._execution, task.skill, file.user_id, file.org_id):
                 self._tools[task.skill](Path(file.path))
@@ -62,7 +65,7 @@ class Worker:
             pass
         else:
             if zlib.crc32(file.path.encode()) % RATE_ONE_FILE_IN == 0:
-                self._rate(task, (time.perf_counter() - started_s) * 1000)
+                self._rate(task, (_clock_s() - started_s) * 1000)
         self._tasks += 1
 
     def _rate(self, task: Task, latency_ms: float) -> None:
