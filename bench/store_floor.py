@@ -49,9 +49,8 @@ def _report(args: argparse.Namespace, store_s: list[float], floor_s: list[float]
     print(f"{args.groups} groups of {args.group} events, {args.skills * args.orgs} pairs, {args.users} users")
     print(f"store       {per_event_us(store_s)} an event")
     print(f"executemany {per_event_us(floor_s)} an event")
-    print(
-        f"floor / store {sum(floor_s[1:]) / sum(store_s[1:]):.2f}   database {size / args.groups / args.group:.1f} B/event"
-    )
+    ratio = sum(floor_s[1:]) / sum(store_s[1:])
+    print(f"floor / store {ratio:.2f}; the database takes {size / args.groups / args.group:.1f} bytes an event")
 
 
 def _arguments() -> argparse.Namespace:
