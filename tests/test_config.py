@@ -179,6 +179,11 @@ def test_effective_names_value_and_source() -> None:
     assert ("WANDB_PROJECT", None, "default") in shown
 
 
+def test_effective_is_safe_to_print() -> None:
+    """A path with control characters moves no cursor and ends no line where it is shown."""
+    assert ("ANALYTICS_DB_PATH", "/a\\n\\x1bb", "flag") in list(effective(read(db_path="/a\n\x1bb")))
+
+
 NAMES = [row.name for row in TABLE] + [f"{row.name}_FILE" for row in SECRETS]
 
 

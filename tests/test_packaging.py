@@ -114,9 +114,9 @@ def test_a_half_installed_daemon_says_so_too() -> None:
     assert "(rich is missing): pip install 'skillmeter[daemon]'" in ran.stderr
 
 
-def test_a_broken_client_is_not_called_a_missing_package() -> None:
+def test_a_module_of_our_own_is_not_called_a_missing_package() -> None:
     """A module of our own that cannot be imported is a bug, and shows as one."""
-    code = "import sys; sys.modules['skillmeter.errors'] = None; from skillmeter._cli import main; main()"
+    code = "import sys; sys.modules['skillmeterd.config'] = None; from skillmeter._cli import main; main()"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.returncode == 1
     assert "Traceback" in ran.stderr
