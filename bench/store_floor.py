@@ -14,7 +14,7 @@ import random
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from skillmeter.events import encode_execution, event_decoder
@@ -115,7 +115,7 @@ def _floor_commit(db: sqlite3.Connection, rows: list[tuple[float, ...]]) -> None
     db.execute("COMMIT")
 
 
-def _timed(call) -> float:
+def _timed(call: Callable[[], object]) -> float:
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
