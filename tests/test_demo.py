@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from skillmeter.connection import Connection
@@ -22,7 +23,7 @@ from skillmeterd.demo import outcome, plan
 from skillmeterd.demo.interrupts import Interrupts
 from skillmeterd.demo.plan import File, Task
 from skillmeterd.demo.tools import toolbox, write_catalog
-from skillmeterd.demo.worker import Progress, Worker
+from skillmeterd.demo.worker import PLAN, Progress, Worker
 
 from .support import WAIT_S, wait_until
 
@@ -175,6 +176,15 @@ def test_some_files_are_rated_by_how_long_they_took(tools, tmp_path, monkeypatch
         worker.do(Task("parse_xml", file))  # fails
     assert 0 < len(client.ratings) < len(files)
     assert {(event.skill_id, event.rating) for event in client.ratings} == {("hash_sha256", stars)}
+
+
+def test_a_worker_ends_when_its_time_is_over(tmp_path):
+    """It says what it did, records nothing more, and that is no failure."""
+    task = Task("parse_json", File(str(tmp_path / "a.json"), ".json", 1, "user", "org"))
+    (tmp_path / PLAN).write_bytes(msgspec.msgpack.encode([task] * 10))
+    command = [sys.executable, "-m", "skillmeterd.demo.worker", str(tmp_path), "0", "1", "0"]
+    answer = subprocess.run(command, capture_output=True, check=True)
+    assert msgspec.json.decode(answer.stdout, type=Progress) == Progress(0, {}, 0)
 
 
 # Outcome

@@ -18,7 +18,7 @@ PLAIN_EVERY_S: Final = 2.0
 @click.command()
 @click.option("--keep", is_flag=True, help="Leave the daemon running, to look at its page.")
 @click.option("--processes", type=click.IntRange(1, 64), default=4, show_default=True, help="Worker processes.")
-@click.option("--calls", type=click.IntRange(100), default=24_000, show_default=True, help="Tool calls in all.")
+@click.option("--calls", type=click.IntRange(100), default=30_000, show_default=True, help="Tool calls in all.")
 @click.option(
     "--seconds-limit", type=click.FloatRange(2), default=60, show_default=True, help="The longest it may take."
 )

@@ -74,6 +74,8 @@ def play(screen: Screen, size: Size, *, keep: bool) -> Played:
         stage = _Stage(screen, interrupts, daemon, crew, len(tasks), started_s + size.limit_s)
         stage.watch()
         recorded = crew.finish()
+        if recorded.tasks < len(tasks):
+            screen.say(f"The time for work is over after {recorded.tasks:,} calls.")
         stage.wait_for_commits(recorded)
         outcome = read(daemon.db_path, recorded)
         if keep:

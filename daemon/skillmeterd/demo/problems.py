@@ -1,4 +1,4 @@
-"""What can go wrong with a demo, told to the person who runs it."""
+"""Problems: what can go wrong with a demo, told to the person who runs it."""
 
 from pathlib import Path
 from typing import Final
