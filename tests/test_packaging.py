@@ -52,8 +52,8 @@ def run_bare(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
 def test_the_wheel_holds_both_packages_and_all_their_files(wheel: Path) -> None:
     """Every file of the packages is in the wheel - schema, page and type markers too - and nothing besides."""
     ours = {
-        str(path.relative_to(folder))
-        for folder in (ROOT / "client", ROOT / "daemon")
+        str(path.relative_to(folder.parent))
+        for folder in (ROOT / "client" / "skillmeter", ROOT / "daemon" / "skillmeterd")
         for path in folder.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
