@@ -17,6 +17,7 @@ from .journal import Journal
 from .ledger import Ledger
 from .logs import logger
 from .plain import record_plain
+from .queries import Asker
 from .recording import Recorder
 from .settings import ClientSettings
 from .shipper import Shipper
@@ -26,7 +27,7 @@ POLL_S: Final = 0.002
 HEALTH_TIMEOUT_S: Final = 2.0
 
 
-class AnalyticsClient(Recorder):
+class AnalyticsClient(Recorder, Asker):
     """Records events and answers questions about them. One per process and settings is enough; any thread may use it.
 
     After a fork the child's copy starts a journal of its own. Not calling `close` loses nothing.

@@ -95,7 +95,7 @@ def encode(message: ToDaemon | ToClient, body: bytes | None = None) -> list[byte
 
 def decode_to_daemon(frames: Sequence[bytes]) -> tuple[ToDaemon, bytes]:
     """A client's message and its body, from the frames behind the identity. Raises WireError."""
-    message = _decode(frames, _to_daemon)
+    message = _decode(frames, _to_daemon, MAX_HEADER_BYTES)
     expected = 3 if isinstance(message, Batch) else 2
     if len(frames) != expected:
         raise WireError(f"{len(frames)} frames, expected {expected}")
@@ -106,16 +106,16 @@ def decode_to_client(frames: Sequence[bytes]) -> ToClient:
     """A daemon's message. Raises WireError."""
     if len(frames) != 2:
         raise WireError(f"{len(frames)} frames, expected 2")
-    message: ToClient = _decode(frames, _to_client)
+    message: ToClient = _decode(frames, _to_client, MAX_MESSAGE_BYTES)  # an answer may be long
     return message
 
 
-def _decode(frames: Sequence[bytes], decoder: msgspec.msgpack.Decoder[Any]) -> Any:
+def _decode(frames: Sequence[bytes], decoder: msgspec.msgpack.Decoder[Any], max_bytes: int) -> Any:
     if len(frames) < 2:
         raise WireError(f"{len(frames)} frames are too few")
     if frames[0] != PROTOCOL:
         raise WireError(f"protocol {bytes(frames[0][:8])!r}; this release speaks {PROTOCOL!r}")
-    if len(frames[1]) > MAX_HEADER_BYTES:
+    if len(frames[1]) > max_bytes:
         raise WireError(f"a header of {len(frames[1])} bytes")
     try:
         return decoder.decode(frames[1])

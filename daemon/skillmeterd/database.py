@@ -59,10 +59,10 @@ def open_writer(path: Path, now_ns: int) -> sqlite3.Connection:
     return db
 
 
-def open_reader(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write, for the thread that calls. Raises sqlite3.Error."""
+def open_reader(path: Path, *, any_thread: bool = False) -> sqlite3.Connection:
+    """A connection that cannot write, for the thread that calls, or for one at a time. Raises sqlite3.Error."""
     uri = f"{path.absolute().as_uri()}?mode=ro"
-    db = sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+    db = sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=not any_thread)
     db.execute("PRAGMA query_only = ON")  # and not what a query attaches either
     return db
 

@@ -25,6 +25,7 @@ from .errors import AlreadyRunning, StoreUnavailable
 from .instance import Instance
 from .orphans import Orphans
 from .quarantine import Quarantine
+from .queries import Queries
 from .receiver import Receiver
 from .sinks import Sinks, Source
 from .store import Store
@@ -93,8 +94,12 @@ class Server:
         self._bind(started)
         self._orphans = Orphans(settings.spool_dir, self._store, self._quarantine)
         started.callback(self._orphans.release)
+        self._queries = Queries(settings.db_path)
+        started.callback(self._queries.close)
         self._answers = Answers(
-            {"status": self._status, "push": self._push}, self._receiver.wake, quick={"health": self._health}
+            {"status": self._status, "push": self._push, **self._queries.methods()},
+            self._receiver.wake,
+            quick={"health": self._health},
         )
         self._receiver.answers = self._answers
         self._answers.start()

@@ -12,6 +12,9 @@ from .outcomes import Totals
 from .rows import BUCKETS_MS, DAY_NS, Group, Series, bucket_counts, rating_counts, totals
 from .sketch import Sketch
 
+Sums = tuple[int, int, float, float, float, int, int]
+"""(executions, successes, latency sum, min, max, first, last)"""
+
 MAX_NAMES: Final = 200_000
 """Of each kind in memory, about 40 MB; past it the cache starts afresh."""
 
@@ -84,6 +87,33 @@ INSERT INTO skill_health (skill_id, score, at_ns, created_ns) VALUES (?, ?, ?, ?
 ON CONFLICT DO UPDATE SET score = excluded.score, at_ns = excluded.at_ns WHERE excluded.at_ns >= at_ns
 """
 
+# A skill over all orgs: the table, its key, and the place of each key in the VALUES.
+_SKILL: Final = """
+INSERT INTO {table} ({key}, executions, successes, latency_sum, latency_min, latency_max, first_ns, last_ns, sketch)
+VALUES ({places}, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET
+    executions = executions + excluded.executions,
+    successes = successes + excluded.successes,
+    latency_sum = latency_sum + excluded.latency_sum,
+    latency_min = min(ifnull(latency_min, excluded.latency_min), excluded.latency_min),
+    latency_max = max(ifnull(latency_max, excluded.latency_max), excluded.latency_max),
+    first_ns = min(ifnull(first_ns, excluded.first_ns), excluded.first_ns),
+    last_ns = max(ifnull(last_ns, excluded.last_ns), excluded.last_ns),
+    sketch = sketch_merge(sketch, excluded.sketch)
+"""
+_SKILL_DAILY: Final = _SKILL.format(table="skill_daily", key="day, skill_no", places="?, ?")
+_SKILL_TOTAL: Final = _SKILL.format(table="skill_total", key="skill_no", places="?")
+
+_RATED_SKILL: Final = """
+INSERT INTO {table} ({key}, r1, r2, r3, r4, r5) SELECT {values}, ?, ?, ?, ?, ? FROM pair WHERE id = ?
+ON CONFLICT DO UPDATE SET
+    r1 = r1 + excluded.r1, r2 = r2 + excluded.r2, r3 = r3 + excluded.r3, r4 = r4 + excluded.r4, r5 = r5 + excluded.r5
+"""
+_RATED_SKILL_DAILY: Final = _RATED_SKILL.format(table="skill_daily", key="day, skill_no", values="?, skill_no")
+_RATED_SKILL_TOTAL: Final = _RATED_SKILL.format(table="skill_total", key="skill_no", values="skill_no")
+
+_DAY_CHANGE: Final = "INSERT INTO day_change VALUES (?, 1) ON CONFLICT DO UPDATE SET changes = changes + 1"
+
 _LEDGER: Final = """
 INSERT INTO ledger_total (outcome, reason, events) VALUES (?, ?, ?)
 ON CONFLICT DO UPDATE SET events = events + excluded.events
@@ -146,7 +176,10 @@ def write_events(db: sqlite3.Connection, group: Group) -> int:
 def write_rollups(db: sqlite3.Connection, group: Group, days: Days, now_ns: int) -> None:
     """Add the group to every rollup; `now_ns` is the daemon's clock."""
     _insert_many(db, _USAGE, _USAGE_CONFLICT, _USAGE_COLUMNS, _USAGE_PER_STATEMENT, group.usage_rows(days))
-    _write_series(db, group.series(), days, now_ns)
+    series = group.series()
+    _write_series(db, series, days, now_ns)
+    changed = {part.day for part in series} | {at_ns // DAY_NS for _, at_ns, _ in group.ratings}
+    db.executemany(_DAY_CHANGE, [(day,) for day in changed])
     if group.ratings:
         _write_ratings(db, group.ratings, days, now_ns)
     if group.health:
@@ -178,32 +211,70 @@ def delete_events(db: sqlite3.Connection, before_day: int, limit: int) -> int:
 def _write_series(db: sqlite3.Connection, daily: Sequence[Series], days: Days, now_ns: int) -> None:
     total = totals(daily)
     # By identity, as the series of a group is often that of its only day.
-    sketches = {id(series): Sketch.of(series.latencies).encode() for series in chain(daily, total)}
-    db.executemany(_PAIR_DAILY, [(*_sums(s), sketches[id(s)], now_ns, days[s.day, s.pair]) for s in daily])
+    sketches = {id(series): Sketch.of(series.latencies) for series in chain(daily, total)}
+    encoded = {number: sketch.encode() for number, sketch in sketches.items()}
+    db.executemany(_PAIR_DAILY, [(*_sums(s), encoded[id(s)], now_ns, days[s.day, s.pair]) for s in daily])
     db.executemany(
-        _PAIR_TOTAL, [(s.pair, now_ns, *_sums(s), sketches[id(s)], *bucket_counts(s.latencies)) for s in total]
+        _PAIR_TOTAL, [(s.pair, now_ns, *_sums(s), encoded[id(s)], *bucket_counts(s.latencies)) for s in total]
     )
+    skills = _skills(db, {series.pair for series in total})
+    for sql, parts, key in (
+        (_SKILL_DAILY, daily, lambda s: (s.day, skills[s.pair])),
+        (_SKILL_TOTAL, total, lambda s: (skills[s.pair],)),
+    ):
+        by_skill: dict[tuple[int, ...], list[Series]] = {}
+        for series in parts:
+            by_skill.setdefault(key(series), []).append(series)
+        db.executemany(
+            sql,
+            [
+                (*numbers, *_joint_sums(together), _joint_sketch([sketches[id(s)] for s in together]))
+                for numbers, together in sorted(by_skill.items())
+            ],
+        )
 
 
-def _sums(series: Series) -> tuple[int, int, float, float, float, int, int]:
-    """(executions, successes, latency sum, min, max, first, last)"""
+def _skills(db: sqlite3.Connection, pairs: Iterable[int]) -> dict[int, int]:
+    """The number of each pair's skill."""
+    wanted = f"[{','.join(map(str, pairs))}]"
+    found = db.execute("SELECT id, skill_no FROM pair WHERE id IN (SELECT value FROM json_each(?))", (wanted,))
+    return dict(found.fetchall())
+
+
+def _sums(series: Series) -> Sums:
     latencies = series.latencies
     low, high = latencies[0], latencies[-1]
     return len(latencies), series.successes, sum(latencies), low, high, series.first_ns, series.last_ns
 
 
+def _joint_sums(parts: Sequence[Series]) -> Sums:
+    executions, successes, sums, lows, highs, firsts, lasts = zip(*map(_sums, parts), strict=True)
+    return sum(executions), sum(successes), sum(sums), min(lows), max(highs), min(firsts), max(lasts)
+
+
+def _joint_sketch(parts: Sequence[Sketch]) -> bytes:
+    if len(parts) == 1:
+        return parts[0].encode()
+    joint = Sketch()
+    for part in parts:
+        joint.merge(part)
+    return joint.encode()
+
+
 def _write_ratings(db: sqlite3.Connection, rated: Iterable[tuple[int, int, int]], days: Days, now_ns: int) -> None:
-    daily: dict[int, list[int]] = {}
+    daily: dict[tuple[int, int], list[int]] = {}
     total: dict[int, list[int]] = {}
     last_ns: dict[int, int] = {}
     for pair, at_ns, rating in rated:
-        daily.setdefault(days[at_ns // DAY_NS, pair], []).append(rating)
+        daily.setdefault((at_ns // DAY_NS, pair), []).append(rating)
         total.setdefault(pair, []).append(rating)
         last_ns[pair] = max(at_ns, last_ns.get(pair, 0))
-    db.executemany(_RATED_DAILY, [(*rating_counts(ratings), number) for number, ratings in daily.items()])
-    db.executemany(
-        _RATED_TOTAL, [(pair, now_ns, last_ns[pair], *rating_counts(ratings)) for pair, ratings in total.items()]
-    )
+    by_day = [(day, pair, rating_counts(ratings)) for (day, pair), ratings in daily.items()]
+    by_pair = [(pair, rating_counts(ratings)) for pair, ratings in total.items()]
+    db.executemany(_RATED_DAILY, [(*counts, days[day, pair]) for day, pair, counts in by_day])
+    db.executemany(_RATED_TOTAL, [(pair, now_ns, last_ns[pair], *counts) for pair, counts in by_pair])
+    db.executemany(_RATED_SKILL_DAILY, [(day, *counts, pair) for day, pair, counts in by_day])
+    db.executemany(_RATED_SKILL_TOTAL, [(*counts, pair) for pair, counts in by_pair])
 
 
 def _insert_many(

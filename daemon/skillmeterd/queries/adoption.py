@@ -1,0 +1,75 @@
+"""Adoption: who uses a skill, whether more do, and whether they come back."""
+
+from array import array
+from typing import Final
+
+from skillmeter.results import AdoptionMetrics
+
+from . import rollups
+from .formulas import share
+from .params import SkillInOrg
+from .reader import Snapshot
+from .rollups import EVERYWHERE, IN_ORG, OF_SKILL, Target
+
+WEEK: Final = 7
+ACTIVE_DAYS: Final = 30
+
+_USERS_OF_DAYS: Final = """
+SELECT DISTINCT user_daily.user_no
+FROM pair
+JOIN pair_daily ON pair_daily.pair_id = pair.id
+JOIN user_daily ON user_daily.pair_daily_id = pair_daily.id
+WHERE {key} = :no AND pair_daily.day BETWEEN :first AND :last AND user_daily.user_no > 0
+"""
+_SEEN_SINCE: Final = "SELECT user_no FROM seen WHERE scope = :scope AND no = :no AND last_day >= :first"
+
+
+def adoption(at: Snapshot, asked: SkillInOrg) -> AdoptionMetrics:
+    """A skill's users. Raises QueryError for an unknown skill."""
+    target = rollups.known_skill(at, asked.skill_id, asked.org_id)
+
+    def since(days: int) -> int:
+        return rollups.unique_users(at, target.scope, target.no, at.today - days + 1)
+
+    today, this_week, active = since(1), since(WEEK), since(ACTIVE_DAYS)
+    yesterday = len(_users(at, target, at.today - 1, at.today - 1))
+    last_week = _users(at, target, at.today - 2 * WEEK + 1, at.today - WEEK)
+    seen = at.rows(_SEEN_SINCE, scope=target.scope, no=target.no, first=at.today - WEEK + 1)
+    retained = len({user for (user,) in seen}.intersection(last_week))
+    of_any_skill = _active_users(at, asked.org_id)
+    return AdoptionMetrics(
+        skill_id=asked.skill_id,
+        org_id=asked.org_id,
+        users=rollups.unique_users(at, target.scope, target.no),
+        users_today=today,
+        users_yesterday=yesterday,
+        users_this_week=this_week,
+        users_last_week=len(last_week),
+        active_users=active,
+        active_users_of_any_skill=of_any_skill,
+        share_of_active_users=share(active, of_any_skill),
+        growth_daily=share(today - yesterday, yesterday),
+        growth_weekly=share(this_week - len(last_week), len(last_week)),
+        retained_users=retained,
+        retention=share(retained, len(last_week)),
+    )
+
+
+def _active_users(at: Snapshot, org_id: str | None) -> int:
+    """Who used any skill in the last ACTIVE_DAYS, in the org if there is one."""
+    first_day = at.today - ACTIVE_DAYS + 1
+    if org_id is None:
+        return rollups.unique_users(at, EVERYWHERE, 0, first_day)
+    no = at.value("SELECT no FROM org WHERE org_id = :org_id", org_id=org_id)
+    return rollups.unique_users(at, IN_ORG, no or -1, first_day)
+
+
+def _users(at: Snapshot, target: Target, first: int, last: int) -> "array[int]":
+    """The numbers of the users of days that are over."""
+    sql = _USERS_OF_DAYS.format(key="pair.skill_no" if target.scope == OF_SKILL else "pair.id")
+    return at.closed(
+        ("users", target.scope, target.no),
+        first,
+        last,
+        lambda: array("q", (user for (user,) in at.rows(sql, no=target.no, first=first, last=last))),
+    )

@@ -1,0 +1,109 @@
+"""Leaderboard: skills in the order of a metric, ranked so that little evidence does not win.
+
+    usage_count   executions
+    success_rate  the lower end of Wilson's interval: 2 of 2 is behind 990 of 1000
+    rating        the Bayesian mean of the ratings
+    adoption      different users
+    performance   p95 latency in milliseconds, the lowest first. The p95 of fewer than MIN_RUNS executions is hardly
+                  more than their slowest, so those come after all others
+
+A skill without anything that the metric counts has no place. Ties go to more executions, then to the name.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from skillmeter.results import LeaderboardEntry
+
+from .board import Board, Counts
+from .formulas import bayesian_mean, share, wilson
+from .params import Ranking
+from .reader import Snapshot
+from .rollups import percentiles, unique_users
+
+MIN_RUNS: Final = 20  # below, the 95th of a hundred lies beyond the last run
+
+Scores = Mapping[int, float]
+
+
+def leaderboard(at: Snapshot, asked: Ranking) -> list[LeaderboardEntry]:
+    """The first `limit` skills."""
+    period, days = asked.window
+    first_day = None if days is None else at.today - days + 1
+    board = Board(at, asked.org_id)
+    counts = board.counts(first_day)
+    scores = _SCORES[asked.metric](board, counts, first_day)
+    nothing = Counts(0, 0, 0.0, 0, 0)
+    lowest_first = asked.metric == "performance"
+
+    def place(no: int) -> tuple[object, ...]:
+        runs = counts.get(no, nothing).executions
+        too_few = lowest_first and runs < MIN_RUNS
+        return too_few, scores[no] if lowest_first else -scores[no], -runs, board.names[no]
+
+    first = sorted(scores, key=place)[: asked.limit]
+    sketches = board.sketches(first, first_day)
+    entries = []
+    for rank, no in enumerate(first, 1):
+        known = counts.get(no, nothing)
+        low, high = wilson(known.successes, known.executions) if known.executions else (None, None)
+        p50, p95, p99 = percentiles(sketches[no]) if no in sketches else (None, None, None)
+        entries.append(
+            LeaderboardEntry(
+                rank=rank,
+                skill_id=board.names[no],
+                score=scores[no],
+                executions=known.executions,
+                unique_users=unique_users(at, board.scope, no, first_day or 0),
+                metric=asked.metric,
+                period=period,
+                success_rate=share(known.successes, known.executions),
+                success_rate_low=low,
+                success_rate_high=high,
+                avg_latency_ms=share(known.latency_sum, known.executions),
+                p50_latency_ms=p50,
+                p95_latency_ms=p95,
+                p99_latency_ms=p99,
+                rating_avg=share(known.rating_sum, known.rating_count),
+                rating_count=known.rating_count,
+            )
+        )
+    return entries
+
+
+# Each takes the same, though few need all of it.
+# ruff: noqa: ARG001
+
+
+def _usage_count(board: Board, counts: Mapping[int, Counts], first_day: int | None) -> Scores:
+    return {no: float(known.executions) for no, known in counts.items() if known.executions}
+
+
+def _success_rate(board: Board, counts: Mapping[int, Counts], first_day: int | None) -> Scores:
+    return {no: wilson(known.successes, known.executions)[0] for no, known in counts.items() if known.executions}
+
+
+def _rating(board: Board, counts: Mapping[int, Counts], first_day: int | None) -> Scores:
+    rated = {no: known for no, known in counts.items() if known.rating_count}
+    if not rated:
+        return {}
+    mean = sum(known.rating_sum for known in rated.values()) / sum(known.rating_count for known in rated.values())
+    return {no: bayesian_mean(known.rating_sum, known.rating_count, mean) for no, known in rated.items()}
+
+
+def _adoption(board: Board, counts: Mapping[int, Counts], first_day: int | None) -> Scores:
+    return {no: float(users) for no, users in board.users(first_day).items() if users}
+
+
+def _performance(board: Board, counts: Mapping[int, Counts], first_day: int | None) -> Scores:
+    used = [no for no, known in counts.items() if known.executions]
+    return {no: sketch.quantile(0.95) or 0.0 for no, sketch in board.sketches(used, first_day).items()}
+
+
+_SCORES: Final[Mapping[str, Callable[[Board, Mapping[int, Counts], int | None], Scores]]] = {
+    "usage_count": _usage_count,
+    "success_rate": _success_rate,
+    "rating": _rating,
+    "adoption": _adoption,
+    "performance": _performance,
+}

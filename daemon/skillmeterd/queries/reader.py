@@ -1,0 +1,150 @@
+"""Reader: the database as a query sees it - one moment of it, over a connection of its own."""
+
+import os
+import sqlite3
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from ..database import open_reader, unavailable
+from ..errors import StoreUnavailable
+
+DAY_NS: Final = 86_400 * 1_000_000_000
+_CACHE_KIB: Final = 32_768  # holds the rollups that a page looks at again and again
+_MAX_IDLE: Final = 2  # the answers thread and a page that refreshes; more are made and closed as they come
+_MEMO_ENTRIES: Final = 512  # the largest, a window of 1,000 skills with sketches, has about 1 MB; most have a few KB
+
+T = TypeVar("T")
+
+
+class Memo:
+    """What was computed from days that are over, with the stamp that tells whether it still holds. Any thread."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Hashable, tuple[object, Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, stamp: object, compute: Callable[[], T]) -> T:
+        """The value of `key` if it was computed under this stamp; otherwise computed now."""
+        with self._lock:
+            known = self._kept.get(key)
+            if known is not None and known[0] == stamp:
+                self._kept.move_to_end(key)
+                found: T = known[1]
+                return found
+        value = compute()  # two threads may do so at once; either is right
+        with self._lock:
+            self._kept[key] = (stamp, value)
+            self._kept.move_to_end(key)
+            while len(self._kept) > _MEMO_ENTRIES:
+                self._kept.popitem(last=False)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One moment of the database: every statement sees the same commits."""
+
+    db: sqlite3.Connection
+    path: Path
+    now_ns: int
+    memo: Memo
+
+    @property
+    def today(self) -> int:
+        """Days since 1970-01-01 UTC."""
+        return self.now_ns // DAY_NS
+
+    def rows(self, sql: str, **values: object) -> list[Any]:
+        """All rows of a statement."""
+        return self.db.execute(sql, values).fetchall()
+
+    def row(self, sql: str, **values: object) -> Any:
+        """The first row, or None."""
+        return self.db.execute(sql, values).fetchone()
+
+    def value(self, sql: str, **values: object) -> Any:
+        """The first column of the first row, or None."""
+        row = self.row(sql, **values)
+        return None if row is None else row[0]
+
+    def closed(self, key: Hashable, first: int, last: int, compute: Callable[[], T]) -> T:
+        """`compute()`, or what it gave when days `first` to `last` were last written to. Today must not be in them.
+
+        Late events do come: they move the stamp.
+        """
+        if last < first:
+            return compute()
+        stamp = self.row(
+            "SELECT count(*), sum(changes) FROM day_change WHERE day BETWEEN :first AND :last", first=first, last=last
+        )
+        return self.memo.get((key, first, last), stamp, compute)
+
+
+class Reader:
+    """A few connections, handed out one to a question. Any thread may use it."""
+
+    def __init__(self, path: Path, clock_ns: Callable[[], int]) -> None:
+        self._path = path
+        self._clock_ns = clock_ns
+        self._memo = Memo()
+        self._file: os.stat_result | None = None
+        self._idle: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """A moment of the database. Raises StoreUnavailable."""
+        db = None
+        try:
+            db, memo = self._take()
+            db.execute("BEGIN")
+            yield Snapshot(db, self._path, self._clock_ns(), memo)
+            db.execute("ROLLBACK")  # or the WAL could not be taken back behind this moment
+        except sqlite3.Error as error:
+            self._drop(db)
+            raise unavailable(error, self._path) from error
+        except FileNotFoundError as error:
+            raise StoreUnavailable(
+                f"there is no database {self._path}", "the daemon makes it when it starts"
+            ) from error
+        except BaseException:
+            self._drop(db)
+            raise
+        self._give_back(db, memo)
+
+    def close(self) -> None:
+        """Close what is idle. Idempotent."""
+        with self._lock:
+            while self._idle:
+                self._idle.pop().close()
+
+    def _take(self) -> tuple[sqlite3.Connection, Memo]:
+        file = os.stat(self._path)
+        with self._lock:
+            if self._file is None or not os.path.samestat(file, self._file):  # another database took its place
+                self._file, self._memo = file, Memo()
+                while self._idle:
+                    self._idle.pop().close()
+            if self._idle:
+                return self._idle.pop(), self._memo
+            memo = self._memo
+        db = open_reader(self._path, any_thread=True)
+        db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        return db, memo
+
+    def _give_back(self, db: sqlite3.Connection, memo: Memo) -> None:
+        with self._lock:
+            if memo is self._memo and len(self._idle) < _MAX_IDLE:
+                self._idle.append(db)
+                return
+        db.close()
+
+    @staticmethod
+    def _drop(db: sqlite3.Connection | None) -> None:
+        if db is not None:
+            db.close()

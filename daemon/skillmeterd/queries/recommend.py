@@ -1,0 +1,103 @@
+"""Recommendations: skills that a user has not used, and why.
+
+Collaborative first. *Neighbours* are the NEIGHBOURS users who share most skills with this user (ties: who was seen
+first). A skill's score is the sum, over the neighbours who use it, of how many skills each shares with the user.
+Looking for neighbours begins with the user's rarest skills, which say most about him, and ends after MAX_ROWS users.
+Then trending: skills by how many executions more they had in the last 7 UTC days than in the 7 before.
+Ties go to the name, so that the same record always gives the same answer. Within an org only its usage counts.
+"""
+
+from typing import Final
+
+import msgspec
+
+from skillmeter.results import SkillRecommendation
+
+from .board import Board
+from .params import ForUser
+from .reader import Snapshot
+
+NEIGHBOURS: Final = 50
+MAX_ROWS: Final = 20_000
+WEEK: Final = 7
+
+_USED: Final = """
+SELECT seen.no, (SELECT sum(users) FROM last_seen WHERE last_seen.scope = :scope AND last_seen.no = seen.no) AS users
+FROM seen WHERE user_no = :user AND seen.scope = :scope AND seen.scope >= 2 ORDER BY users, seen.no
+"""
+_NEIGHBOURS: Final = """
+SELECT user_no, count(*) AS shared
+FROM (
+    SELECT user_no FROM json_each(:skills) CROSS JOIN seen ON scope = :scope AND no = json_each.value
+    WHERE user_no <> :user LIMIT :max_rows
+)
+GROUP BY user_no ORDER BY shared DESC, user_no LIMIT :neighbours
+"""
+_SKILLS_OF: Final = """
+SELECT seen.no, sum(json_extract(json_each.value, '$[1]')), count(*), max(json_extract(json_each.value, '$[1]'))
+FROM json_each(:neighbours) CROSS JOIN seen
+ON seen.user_no = json_extract(json_each.value, '$[0]') AND seen.scope = :scope AND seen.scope >= 2
+GROUP BY seen.no
+"""
+
+
+def recommend(at: Snapshot, asked: ForUser) -> list[SkillRecommendation]:
+    """At most `limit` of them. A user that nobody knows gets what is trending."""
+    board = Board(at, asked.org_id)
+    user = at.value("SELECT id FROM user WHERE user_id = :user_id", user_id=asked.user_id)
+    used = [] if user is None else at.rows(_USED, user=user, scope=board.scope)
+    mine = [no for no, _ in used if no in board.names]
+    found = _collaborative(at, board, user, mine) if mine else []
+    known = {*mine, *(no for no, _ in found)}
+    found += [(no, entry) for no, entry in _trending(at, board) if no not in known]
+    return [entry for _, entry in found[: asked.limit]]
+
+
+def _collaborative(at: Snapshot, board: Board, user: int, mine: list[int]) -> list[tuple[int, SkillRecommendation]]:
+    neighbours = at.rows(
+        _NEIGHBOURS, skills=_json(mine), scope=board.scope, user=user, max_rows=MAX_ROWS, neighbours=NEIGHBOURS
+    )
+    rows = at.rows(_SKILLS_OF, neighbours=_json(neighbours), scope=board.scope)
+    theirs = [row for row in rows if row[0] in board.names and row[0] not in mine]
+    theirs.sort(key=lambda row: (-row[1], -row[2], board.names[row[0]]))
+    return [
+        (
+            no,
+            SkillRecommendation(
+                skill_id=board.names[no],
+                score=float(score),
+                kind="collaborative",
+                reason=f"used by {_some(users, 'user')} who {'share' if users > 1 else 'shares'}"
+                f" {'up to ' if users > 1 and most > 1 else ''}{_some(most, 'skill')} with this one",
+            ),
+        )
+        for no, score, users, most in theirs
+    ]
+
+
+def _trending(at: Snapshot, board: Board) -> list[tuple[int, SkillRecommendation]]:
+    this_week = {no: known.executions for no, known in board.counts(at.today - WEEK + 1).items()}
+    both_weeks = {no: known.executions for no, known in board.counts(at.today - 2 * WEEK + 1).items()}
+    growth = {no: runs - (both_weeks[no] - runs) for no, runs in this_week.items()}
+    growing = sorted((no for no in growth if growth[no] > 0), key=lambda no: (-growth[no], board.names[no]))
+    return [
+        (
+            no,
+            SkillRecommendation(
+                skill_id=board.names[no],
+                score=float(growth[no]),
+                kind="trending",
+                reason=f"{_some(this_week[no], 'execution')} in the last 7 days,"
+                f" {both_weeks[no] - this_week[no]} in the 7 days before",
+            ),
+        )
+        for no in growing
+    ]
+
+
+def _some(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,176 @@
+"""Rollups: the pieces that queries are made of - who is meant, sums of a window, percentiles, unique users."""
+
+import datetime
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from skillmeter.errors import QueryError
+
+from ..sketch import Sketch
+from .formulas import rating_sums, share
+from .reader import Snapshot
+
+EVERYWHERE, IN_ORG, OF_SKILL, OF_PAIR = range(4)
+"""The scopes of `seen`."""
+
+_SUMS: Final = """
+    sum(executions), sum(successes), sum(latency_sum), min(latency_min), max(latency_max), min(first_ns), max(last_ns),
+    sum(r1), sum(r2), sum(r3), sum(r4), sum(r5)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A skill, over all orgs or within one. `no` numbers it in `scope`; a skill never used in an org has none."""
+
+    skill_id: str
+    org_id: str | None
+    scope: int
+    no: int
+
+    @property
+    def daily(self) -> tuple[str, str]:
+        """The table of its days, and the column that holds its number."""
+        return ("skill_daily", "skill_no") if self.scope == OF_SKILL else ("pair_daily", "pair_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Executions and ratings of some days."""
+
+    executions: int = 0
+    successes: int = 0
+    latency_sum: float = 0.0
+    latency_min: float | None = None
+    latency_max: float | None = None
+    first_ns: int | None = None
+    last_ns: int | None = None
+    ratings: tuple[int, ...] = (0, 0, 0, 0, 0)
+
+    @classmethod
+    def of(cls, row: Any) -> "Sums":
+        """From the columns of a sum, which are all None over no rows."""
+        executions, successes, latency_sum, low, high, first, last, *ratings = row
+        if executions is None:
+            return cls()
+        return cls(executions, successes, latency_sum, low, high, first, last, tuple(ratings))
+
+    @property
+    def success_rate(self) -> float | None:
+        """Successes of executions."""
+        return share(self.successes, self.executions)
+
+    @property
+    def avg_latency_ms(self) -> float | None:
+        """The sum of all latencies over their count."""
+        return share(self.latency_sum, self.executions)
+
+    @property
+    def rating_count(self) -> int:
+        """How many ratings."""
+        return sum(self.ratings)
+
+    @property
+    def rating_avg(self) -> float | None:
+        """Their mean."""
+        count, total = rating_sums(self.ratings)
+        return share(total, count)
+
+
+def skill(at: Snapshot, skill_id: str) -> Target | None:
+    """A skill over all orgs, or None if nothing was ever recorded of it."""
+    no = at.value("SELECT no FROM skill WHERE skill_id = :skill_id", skill_id=skill_id)
+    return None if no is None else Target(skill_id, None, OF_SKILL, no)
+
+
+def known_skill(at: Snapshot, skill_id: str, org_id: str | None = None) -> Target:
+    """A skill, over all orgs or within one. Raises QueryError if nothing was ever recorded of the skill."""
+    found = skill(at, skill_id)
+    if found is None:
+        raise QueryError(f"nothing was recorded of a skill {skill_id[:80]!a}{_did_you_mean(at, skill_id)}")
+    if org_id is None:
+        return found
+    pair = at.value("SELECT id FROM pair WHERE skill_id = :s AND ifnull(org_id, 0) = :o", s=skill_id, o=org_id)
+    return Target(skill_id, org_id, OF_PAIR, pair or 0)
+
+
+def sums(at: Snapshot, target: Target, first_day: int) -> Sums:
+    """What was recorded of a skill from a day on."""
+    table, key = target.daily
+    return Sums.of(
+        at.row(f"SELECT {_SUMS} FROM {table} WHERE {key} = :no AND day >= :first", no=target.no, first=first_day)
+    )
+
+
+def total(at: Snapshot, target: Target) -> Sums:
+    """What was ever recorded of a skill over all orgs."""
+    return Sums.of(at.row(f"SELECT {_SUMS} FROM skill_total WHERE skill_no = :no", no=target.no))
+
+
+def sketch(at: Snapshot, target: Target, first_day: int) -> Sketch:
+    """The latencies of a skill from a day on. Days that are over are merged once, not for every question."""
+    table, key = target.daily
+
+    def merged(first: int, last: int | None) -> Sketch:
+        until = "" if last is None else "AND day <= :last"
+        rows = at.rows(
+            f"SELECT sketch FROM {table} WHERE {key} = :no AND day >= :first {until} AND sketch IS NOT NULL",
+            no=target.no,
+            first=first,
+            last=last,
+        )
+        return merge(data for (data,) in rows)
+
+    yesterday = at.today - 1
+    if first_day > yesterday:
+        return merged(first_day, None)
+    over = at.closed(
+        ("sketch", target.scope, target.no), first_day, yesterday, lambda: merged(first_day, yesterday).encode()
+    )
+    joint = Sketch.decode(over)
+    joint.merge(merged(at.today, None))
+    return joint
+
+
+def merge(encoded: Iterable[bytes]) -> Sketch:
+    """Sketches as one."""
+    joint = Sketch()
+    for data in encoded:
+        joint.merge(Sketch.decode(data))
+    return joint
+
+
+def percentiles(latencies: Sketch) -> tuple[float | None, float | None, float | None]:
+    """p50, p95 and p99 in milliseconds."""
+    return latencies.quantile(0.5), latencies.quantile(0.95), latencies.quantile(0.99)
+
+
+def unique_users(at: Snapshot, scope: int, no: int, first_day: int = 0) -> int:
+    """How many different users there were from a day on: those who were last seen then or later."""
+    found = at.value(
+        "SELECT sum(users) FROM last_seen WHERE scope = :scope AND no = :no AND day >= :first",
+        scope=scope,
+        no=no,
+        first=first_day,
+    )
+    return found or 0
+
+
+def time_of(at_ns: int | None) -> datetime.datetime | None:
+    """A time of the database for people, to the microsecond."""
+    if at_ns is None:
+        return None
+    return datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(microseconds=at_ns // 1000)
+
+
+def date_of(day: int) -> datetime.date:
+    """The date of a UTC day."""
+    return datetime.date(1970, 1, 1) + datetime.timedelta(days=day)
+
+
+def _did_you_mean(at: Snapshot, skill_id: str) -> str:
+    names = [name for (name,) in at.rows("SELECT skill_id FROM skill ORDER BY skill_id LIMIT 1000")]
+    close = difflib.get_close_matches(skill_id, names, n=1)
+    return f"; did you mean {close[0]!a}?" if close else ""

@@ -1,0 +1,67 @@
+"""Trends: a skill day by day."""
+
+from typing import Final
+
+from skillmeter.results import UsageTrendPoint
+
+from ..sketch import Sketch
+from . import rollups
+from .params import SkillDays
+from .reader import Snapshot
+from .rollups import OF_SKILL, Sums, Target
+
+_USERS: Final = """
+SELECT pair_daily.day, count(DISTINCT user_daily.user_no)
+FROM pair
+JOIN pair_daily ON pair_daily.pair_id = pair.id
+JOIN user_daily ON user_daily.pair_daily_id = pair_daily.id
+WHERE {key} = :no AND pair_daily.day BETWEEN :first AND :last AND user_daily.user_no > 0
+GROUP BY pair_daily.day
+"""
+
+
+def trends(at: Snapshot, asked: SkillDays) -> list[UsageTrendPoint]:
+    """A point for each of the last days, the oldest first. Raises QueryError for an unknown skill."""
+    target = rollups.known_skill(at, asked.skill_id, asked.org_id)
+    first, yesterday = at.today - asked.days + 1, at.today - 1
+    over = at.closed(
+        ("trend", target.scope, target.no), first, yesterday, lambda: _points(at, target, first, yesterday)
+    )
+    return [*over, *_points(at, target, at.today, at.today)]
+
+
+def _points(at: Snapshot, target: Target, first: int, last: int) -> list[UsageTrendPoint]:
+    table, key = target.daily
+    rows = at.rows(
+        f"""SELECT day, executions, successes, latency_sum, latency_min, latency_max, first_ns, last_ns,
+            r1, r2, r3, r4, r5, sketch FROM {table} WHERE {key} = :no AND day BETWEEN :first AND :last""",
+        no=target.no,
+        first=first,
+        last=last,
+    )
+    by_day = {day: (Sums.of(sums), sketch) for day, *sums, sketch in rows}
+    users = _users(at, target, first, last)
+    return [_point(day, *by_day.get(day, (Sums(), None)), users.get(day, 0)) for day in range(first, last + 1)]
+
+
+def _users(at: Snapshot, target: Target, first: int, last: int) -> dict[int, int]:
+    sql = _USERS.format(key="pair.skill_no" if target.scope == OF_SKILL else "pair.id")
+    return dict(at.rows(sql, no=target.no, first=first, last=last))
+
+
+def _point(day: int, sums: Sums, sketch: bytes | None, users: int) -> UsageTrendPoint:
+    p50, p95, p99 = rollups.percentiles(Sketch() if sketch is None else Sketch.decode(sketch))
+    return UsageTrendPoint(
+        day=rollups.date_of(day),
+        execution_count=sums.executions,
+        success_count=sums.successes,
+        failure_count=sums.executions - sums.successes,
+        success_rate=sums.success_rate,
+        unique_users=users,
+        avg_latency_ms=sums.avg_latency_ms,
+        p50_latency_ms=p50,
+        p95_latency_ms=p95,
+        p99_latency_ms=p99,
+        rating_avg=sums.rating_avg,
+        rating_count=sums.rating_count,
+    )
