@@ -48,3 +48,7 @@ class NetworkFileSystem(StoreUnavailable):
 
 class MissingExtra(DaemonError):
     """A backend was chosen whose packages are not installed."""
+
+
+class CannotListen(DaemonError):
+    """The HTTP listener cannot have its address, or its certificates."""

@@ -12,7 +12,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import zmq
 
@@ -31,11 +31,16 @@ from .sinks import Sinks, Source
 from .store import Store
 from .vitals import Vitals
 
+if TYPE_CHECKING:
+    from .http import Listener
+
 log = logging.getLogger(__name__)
 
 LOOK_S: Final = 1.0  # between two looks for orphans: a folder listing, and a lock tried for each journal
 LOOK_SHARE: Final = 20  # with many journals, look for at most this part of the time
 DRAIN_S: Final = 1.0  # at the end, take what is on its way for so long
+CLOSE_S: Final = 2.0  # at the end, the HTTP listener may take so long to close its connections
+STUCK_S: Final = 30.0  # a turn of the loop takes a fraction of a second; this long, and it hangs in the disk
 EXPORT_S: Final = 5.0  # at the end, sinks may take so long for a last export
 COLLECT_S: Final = 60.0  # the garbage collector runs only then, and only when there is nothing to do
 
@@ -46,8 +51,10 @@ class Server:
     def __init__(self, settings: DaemonSettings) -> None:
         self.settings = settings
         self.vitals = Vitals(started_ns=time.time_ns())
+        self._http: Listener | None = None
         self._instance = Instance()
         self._stopping = False
+        self._turned_s = 0.0
         self._look_at_s = 0.0
         self._collect_at_s = 0.0
 
@@ -107,6 +114,7 @@ class Server:
         self._sinks = Sinks.build(settings, Source(settings, self.vitals))
         started.callback(self._sinks.stop, EXPORT_S)
         self._sinks.start()
+        self._listen(started)
 
     def _bind(self, started: contextlib.ExitStack) -> None:
         secret = self.settings.curve_secret
@@ -123,10 +131,26 @@ class Server:
         except zmq.ZMQError as error:
             raise AlreadyRunning(f"cannot listen on {self.settings.endpoint} (ANALYTICS_ENDPOINT): {error}") from error
 
+    def _listen(self, started: contextlib.ExitStack) -> None:
+        if not self.settings.prometheus_enabled:
+            return
+        from .http import Listener, monitoring  # what it needs costs 8 MB: only if it is on
+
+        routes = monitoring.routes(self.vitals, self._problem, self._sinks.scrape)
+        self._http = Listener(self.settings, routes)
+        started.callback(self._http.stop, CLOSE_S)
+        self._http.start()
+
+    @property
+    def http_url(self) -> str | None:
+        """Where pages and metrics are, or None if HTTP is off."""
+        return self._http.url if self._http else None
+
     # The loop: one group of batches, then one step of orphans, and so on.
 
     def _loop(self) -> None:
         while not self._stopping:
+            self._turned_s = time.monotonic()
             self._receiver.serve(self._timeout_s())
             self._care_for_orphans()
             self._collect_garbage()
@@ -191,9 +215,21 @@ class Server:
     # Questions.
 
     def _health(self, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - takes none
-        vitals = self.vitals
-        healthy = {"sqlite": vitals.ready, **self._sinks.healthy()}
-        return {"ready": vitals.ready, "sinks": healthy, "problem": vitals.store_problem}
+        problem = self._problem()
+        return {"ready": not problem, "sinks": {"sqlite": not problem, **self._healthy()}, "problem": problem}
+
+    def _healthy(self) -> dict[str, bool]:
+        healthy = self._sinks.healthy()
+        if "prometheus" in healthy and not (self._http and self._http.is_serving):
+            healthy["prometheus"] = False
+        return healthy
+
+    def _problem(self) -> str:
+        """Why nothing can be committed, or an empty text."""
+        idle_s = time.monotonic() - self._turned_s
+        if self._turned_s and idle_s > STUCK_S:
+            return f"the daemon has been at one commit for {idle_s:.0f} s: check its disk"
+        return self.vitals.store_problem
 
     def _push(self, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - takes none
         return {"sinks": {"sqlite": self.vitals.ready, **self._sinks.push()}}
@@ -203,6 +239,7 @@ class Server:
             "version": __version__,
             "pid": os.getpid(),
             "endpoint": self.endpoint,
+            "http": self.http_url,
             "sinks": self._sinks.status(),
             **report.status(self.settings, self.vitals),
         }

@@ -31,7 +31,10 @@ def command(context: Context, /, **flags: str | None) -> None:
 
 def _ready(server: Server) -> None:
     settings = server.settings
-    log.info(
-        "ready",
-        extra={"endpoint": server.endpoint, "database": str(settings.db_path), "spool": str(settings.spool_dir)},
-    )
+    places = {
+        "endpoint": server.endpoint,
+        "http": server.http_url or "off",
+        "database": str(settings.db_path),
+        "spool": str(settings.spool_dir),
+    }
+    log.info("ready", extra=places)

@@ -3,11 +3,13 @@
 import importlib
 import logging
 import time
+from collections.abc import Callable
 from typing import Any, Final, Self
 
 from ..config import DaemonSettings
 from ..errors import MissingExtra
-from .sink import Sink
+from .families import Family
+from .sink import Scraped, Sink
 from .source import Source
 
 log = logging.getLogger(__name__)
@@ -21,6 +23,10 @@ class Sinks:
 
     def __init__(self, sinks: list[Sink]) -> None:
         self.all = sinks
+        self.scrape: Callable[[], list[Family]] | None = next(
+            (sink.scrape for sink in sinks if isinstance(sink, Scraped)), None
+        )
+        """Makes the families for a scrape; None if prometheus is not among the backends."""
 
     @classmethod
     def build(cls, settings: DaemonSettings, source: Source) -> Self:

@@ -1,7 +1,9 @@
 """Sink: what every backend besides SQLite offers to the daemon, and the account each keeps of its exports."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+from .families import Family
 
 
 @dataclass(slots=True)
@@ -55,3 +57,11 @@ class Sink(Protocol):
 
     def status(self) -> dict[str, Any]:
         """Plain data for people: at least what `progress` says. No secrets."""
+
+
+@runtime_checkable
+class Scraped(Protocol):
+    """A sink that others come to: what `/metrics` shows."""
+
+    def scrape(self) -> list[Family]:
+        """All families, as of one commit. Raises sqlite3.Error."""

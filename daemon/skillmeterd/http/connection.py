@@ -1,0 +1,107 @@
+"""Connection: uvicorn's HTTP/1.1 protocol, with a deadline for everything a client may be slow at.
+
+When there are too many clients the slowest gives way: whoever has waited longest without a whole request, or has been
+longest at reading its answer. So a scrape always gets in.
+"""
+
+import asyncio
+from typing import Any, Final
+
+import h11
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+HEAD_S: Final = 10.0  # from the connection to the end of the first request's headers
+IDLE_S: Final = 90.0  # from an answer to the end of the next request's headers; Prometheus keeps its connection
+ANSWER_S: Final = 60.0  # from a request's headers until its answer has been sent
+MAX_WAITING: Final = 64  # connections without a whole request
+MAX_SERVED: Final = 24  # connections with one
+
+
+class Room:
+    """The connections there are, in each of the two states in the order in which they came to it."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[Connection, None] = {}
+        self.served: dict[Connection, None] = {}
+
+    def wait(self, connection: "Connection") -> None:
+        """A connection waits for a request."""
+        self.leave(connection)
+        if len(self.waiting) >= MAX_WAITING:
+            next(iter(self.waiting)).abort()
+        self.waiting[connection] = None
+
+    def serve(self, connection: "Connection") -> None:
+        """A connection's request is being answered."""
+        self.leave(connection)
+        if len(self.served) >= MAX_SERVED:
+            next((slow for slow in self.served if slow.is_sending), connection).abort()
+        self.served[connection] = None
+
+    def leave(self, connection: "Connection") -> None:
+        """A connection is lost, or changes its state."""
+        self.waiting.pop(connection, None)
+        self.served.pop(connection, None)
+
+
+class Connection(H11Protocol):
+    """One client. Owned by the event loop."""
+
+    def __init__(self, config: Config, state: ServerState, room: Room) -> None:
+        super().__init__(config, state, {})
+        self._room = room
+        self._deadline: asyncio.TimerHandle | None = None
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether an answer is on its way."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and cycle.response_started
+
+    def abort(self) -> None:
+        """End it now; what was not sent is forgotten."""
+        self._room.leave(self)
+        self.transport.abort()
+
+    def connection_made(self, transport: Any) -> None:
+        """A client has come."""
+        super().connection_made(transport)
+        self._room.wait(self)
+        self._expect(HEAD_S)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone."""
+        self._room.leave(self)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Some of a request, or all of it, or more."""
+        before = self.cycle
+        try:
+            super().data_received(data)
+        except h11.LocalProtocolError:  # rubbish behind a request that is still being answered
+            self.abort()
+        self._note_request(before)
+
+    def on_response_complete(self) -> None:
+        """The whole answer has been handed to the socket; the next request may be there already."""
+        before = self.cycle
+        if not self.transport.is_closing():
+            self._room.wait(self)
+            self._expect(IDLE_S)
+        super().on_response_complete()
+        self._note_request(before)
+
+    def _note_request(self, before: object) -> None:
+        if self.cycle is not before and not self.transport.is_closing():
+            self._room.serve(self)
+            self._expect(ANSWER_S)
+
+    def _expect(self, seconds: float) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(seconds, self.abort)

@@ -1,0 +1,155 @@
+"""Listener: the socket, and the thread with the event loop that serves it.
+
+It does nothing while nobody asks. The socket is bound by the thread that starts it, so that a busy port is its error.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+import threading
+from typing import Final
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from ..config import DaemonSettings
+from ..errors import CannotListen
+from .app import App
+from .connection import IDLE_S, Connection, Room
+from .guard import Guard
+from .messages import Routes
+
+log = logging.getLogger(__name__)
+
+MAX_HEAD_BYTES: Final = 16_384
+BACKLOG: Final = 128
+TLS_HANDSHAKE_S: Final = 5.0
+TLS_SHUTDOWN_S: Final = 2.0
+
+
+class Listener:
+    """Serves the routes from `start` to `stop`. Its maker starts and stops it; the rest is any thread's."""
+
+    def __init__(self, settings: DaemonSettings, routes: Routes) -> None:
+        self.url = ""
+        """Where it is reached, once it has started."""
+        self._settings = settings
+        self._routes = routes
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether requests are answered."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Bind and serve. Raises CannotListen."""
+        tls = _tls(self._settings)
+        bound = _bind(self._settings)
+        host, port = bound.getsockname()[:2]
+        self.url = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+        token = self._settings.http_token
+        guard = Guard(host, self._settings.prometheus_host, None if token is None else token.reveal())
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what clients do wrong is not for our log
+        started = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(bound, tls, App(self._routes, guard), started), name="http", daemon=True
+        )
+        self._thread.start()
+        started.wait()
+
+    def stop(self, timeout_s: float) -> None:
+        """Close every connection and wait for the thread. Idempotent."""
+        if self._thread is None or self._loop is None or self._stopping is None:
+            return
+        with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+            self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(timeout_s)
+
+    def _run(self, bound: socket.socket, tls: ssl.SSLContext | None, app: App, started: threading.Event) -> None:
+        try:
+            with bound, contextlib.closing(app):
+                asyncio.run(self._serve(bound, tls, app, started))
+        except Exception:
+            log.exception("the HTTP listener failed")
+        finally:
+            started.set()
+
+    async def _serve(
+        self, bound: socket.socket, tls: ssl.SSLContext | None, app: App, started: threading.Event
+    ) -> None:
+        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        room, state = Room(), ServerState()
+        config = _config(app)
+        server = await self._loop.create_server(
+            lambda: Connection(config, state, room),
+            sock=bound,
+            ssl=tls,
+            backlog=BACKLOG,
+            ssl_handshake_timeout=TLS_HANDSHAKE_S if tls else None,
+            ssl_shutdown_timeout=TLS_SHUTDOWN_S if tls else None,
+        )
+        started.set()
+        await self._stopping.wait()
+        server.close()
+        for connection in [*room.waiting, *room.served]:
+            connection.abort()
+
+
+def _config(app: App) -> Config:
+    config = Config(
+        app,
+        interface="asgi3",
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        timeout_keep_alive=int(IDLE_S),
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+    )
+    config.load()
+    return config
+
+
+def _bind(settings: DaemonSettings) -> socket.socket:
+    host, port = settings.prometheus_host, settings.prometheus_port
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # or a restart would wait for TIME_WAIT
+            bound.bind(address)
+            bound.listen(BACKLOG)
+        except BaseException:
+            bound.close()
+            raise
+    except OSError as error:
+        raise CannotListen(
+            f"cannot listen on {host}, port {port} (PROMETHEUS_HOST, PROMETHEUS_PORT): {error.strerror};"
+            " choose another port, 0 for any that is free, or PROMETHEUS_ENABLED=0 for none"
+        ) from error
+    return bound
+
+
+def _tls(settings: DaemonSettings) -> ssl.SSLContext | None:
+    """What the certificates of the settings come to. Raises CannotListen."""
+    if settings.tls_cert_file is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file, password="")  # never ask for one
+        if settings.tls_client_ca_file is not None:
+            context.load_verify_locations(settings.tls_client_ca_file)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (ssl.SSLError, OSError) as error:
+        raise CannotListen(
+            f"cannot use the certificates (PROMETHEUS_TLS_CERT_FILE, PROMETHEUS_TLS_KEY_FILE,"
+            f" PROMETHEUS_TLS_CLIENT_CA_FILE): {error}"
+        ) from error
+    return context
