@@ -13,10 +13,10 @@ the overflow, where its counts go on; out of the overflow none ever comes, so no
 import contextlib
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import mul
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ..database import open_reader
 from ..rows import BUCKETS_MS
@@ -30,58 +30,55 @@ RATING: Final = "toolweaver_skill_rating"
 HEALTH: Final = "toolweaver_skill_health_score"
 RATINGS: Final = (1, 2, 3, 4, 5)
 
-# A series' key is the id of the first pair that it counts. Ids ascend in the order in which names were first seen.
-_BY_PAIR: Final = "SELECT id, id, skill_id, org_id FROM pair"
-_BY_SKILL: Final = """
-SELECT pair.id, first.id, pair.skill_id, NULL FROM pair
-JOIN (SELECT skill_id, min(id) AS id FROM pair GROUP BY skill_id) AS first ON first.skill_id = pair.skill_id
-"""
-_SERIES: Final = """
-WITH series (pair_id, key, skill_id, org_id) AS ({series}),
-own (last_key) AS (SELECT max(key) FROM (SELECT DISTINCT key FROM series ORDER BY key LIMIT :budget))
-"""
 
-# Each query's first columns: the key, or NULL for the overflow; the labels; how many label sets; since when.
+class _Level(NamedTuple):
+    """What a series is kept for: a skill and org, or a skill. Its key ascends in the order of first appearance."""
+
+    key: str
+    org: str
+    last_own: str
+    """The query for the last key within the budget."""
+
+
+_BY_PAIR: Final = _Level("pair.id", "org_id", "SELECT max(id) FROM (SELECT id FROM pair ORDER BY id LIMIT ?)")
+_BY_SKILL: Final = _Level("skill_no", "NULL", "SELECT max(no) FROM (SELECT no FROM skill ORDER BY no LIMIT ?)")
+
+# Each query is run for the keys within the budget, in groups, and for those past it, all in one.
+# The first columns are the labels, then come how many label sets, and since when.
 _EXECUTED: Final = """
 SELECT
-    CASE WHEN key <= last_key THEN key END AS own_key, skill_id, org_id, NULL, count(DISTINCT key), min(created_ns),
-    sum(executions), sum(successes), sum(latency_sum),
+    skill_id, {org}, NULL, count(DISTINCT {key}), min(created_ns), sum(executions), sum(successes), sum(latency_sum),
     sum(le_10), sum(le_50), sum(le_100), sum(le_200), sum(le_500), sum(le_1000), sum(le_2000), sum(le_5000)
-FROM own CROSS JOIN pair_total JOIN series ON series.pair_id = pair_total.pair_id
-WHERE executions > 0
-GROUP BY own_key
-"""
-
-_EXECUTED_BY_USER: Final = """
-, used AS (
-    SELECT
-        key, skill_id, org_id, user_no, min(created_ns) AS created_ns, sum(daily.executions) AS executions,
-        sum(daily.successes) AS successes, row_number() OVER (ORDER BY user_no, key) AS place
-    FROM usage_daily AS daily
-    JOIN series ON series.pair_id = daily.pair_id JOIN pair_total ON pair_total.pair_id = daily.pair_id
-    GROUP BY user_no, key
-)
-SELECT
-    CASE WHEN place <= :budget THEN place END AS own_place, skill_id, org_id, user_id, count(*), min(created_ns),
-    sum(executions), sum(successes)
-FROM used LEFT JOIN user ON user.id = used.user_no
-GROUP BY own_place
+FROM pair_total JOIN pair ON pair.id = pair_id
+WHERE executions > 0 AND {key} {within}
 """
 
 _RATED: Final = """
 SELECT
-    CASE WHEN key <= last_key THEN key END AS own_key, skill_id, NULL, NULL, count(DISTINCT key),
-    min(rating_created_ns), sum(r1), sum(r2), sum(r3), sum(r4), sum(r5)
-FROM own CROSS JOIN pair_total JOIN series ON series.pair_id = pair_total.pair_id
-WHERE rating_created_ns IS NOT NULL
-GROUP BY own_key
+    skill_id, NULL, NULL, count(DISTINCT {key}), min(rating_created_ns), sum(r1), sum(r2), sum(r3), sum(r4), sum(r5)
+FROM pair_total JOIN pair ON pair.id = pair_id
+WHERE rating_created_ns IS NOT NULL AND {key} {within}
 """
 
 _HEALTH: Final = """
-SELECT CASE WHEN key <= last_key THEN key END AS own_key, skill_id, NULL, NULL, count(*), NULL, score
-FROM own CROSS JOIN skill_health
-JOIN (SELECT DISTINCT key, skill_id FROM series) USING (skill_id)
-GROUP BY own_key
+SELECT skill_id, NULL, NULL, count(*), NULL, score
+FROM skill_health JOIN (SELECT skill_id, no AS skill_no FROM skill) USING (skill_id)
+WHERE {key} {within}
+"""
+
+_EXECUTED_BY_USER: Final = """
+WITH used AS (
+    SELECT
+        {key} AS key, skill_id, {org} AS org_id, user_no, min(created_ns) AS created_ns,
+        sum(daily.executions) AS executions, sum(daily.successes) AS successes,
+        row_number() OVER (ORDER BY user_no, {key}) AS place
+    FROM usage_daily AS daily
+    JOIN pair ON pair.id = daily.pair_id JOIN pair_total ON pair_total.pair_id = pair.id
+    GROUP BY user_no, {key}
+)
+SELECT skill_id, org_id, user_id, count(*), min(created_ns), sum(executions), sum(successes)
+FROM used LEFT JOIN user ON user.id = used.user_no
+WHERE place {within}
 """
 
 
@@ -100,13 +97,13 @@ class Totals:
     """What happened to the file, by kind."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Rows:
     """A metric's rows: those of its series, with their labels, and the one of everything past the budget."""
 
-    own: list[tuple[dict[str, str], tuple[Any, ...]]] = field(default_factory=list)
-    overflow: tuple[Any, ...] | None = None
-    label_sets_over: int = 0
+    own: list[tuple[dict[str, str], tuple[Any, ...]]]
+    overflow: tuple[Any, ...] | None
+    label_sets_over: int
 
     @property
     def all(self) -> list[tuple[dict[str, str], tuple[Any, ...]]]:
@@ -121,11 +118,13 @@ def read(path: Path, labels: Sequence[str], max_series: int) -> Totals:
 
 
 def _read(db: sqlite3.Connection, labels: Sequence[str], max_series: int) -> Totals:
-    series = _BY_PAIR if "org_id" in labels else _BY_SKILL
-    executed = _rows(db, series, _EXECUTED, max_series)
-    used = _rows(db, series, _EXECUTED_BY_USER, max_series) if "user_id" in labels else executed
-    rated = _rows(db, _BY_SKILL, _RATED, max_series)
-    health = _rows(db, _BY_SKILL, _HEALTH, max_series)
+    level = _BY_PAIR if "org_id" in labels else _BY_SKILL
+    (last_own,) = db.execute(level.last_own, (max_series,)).fetchone()
+    (last_skill,) = db.execute(_BY_SKILL.last_own, (max_series,)).fetchone()
+    executed = _rows(db, _EXECUTED, level, level.key, last_own)
+    used = _rows(db, _EXECUTED_BY_USER, level, "place", max_series) if "user_id" in labels else executed
+    rated = _rows(db, _RATED, _BY_SKILL, "skill_no", last_skill)
+    health = _rows(db, _HEALTH, _BY_SKILL, "skill_no", last_skill)
     (last_event_id,) = db.execute("SELECT ifnull(max(seq), 0) FROM sqlite_sequence").fetchone()
     return Totals(
         last_event_id,
@@ -141,21 +140,22 @@ def _read(db: sqlite3.Connection, labels: Sequence[str], max_series: int) -> Tot
     )
 
 
-def _rows(db: sqlite3.Connection, series: str, query: str, max_series: int) -> _Rows:
-    rows = _Rows()
-    for key, skill_id, org_id, user_id, label_sets, *values in db.execute(
-        _SERIES.format(series=series) + query, {"budget": max_series}
-    ):
-        if key is None:
-            rows.overflow, rows.label_sets_over = tuple(values), label_sets
-            continue
-        labels = {"skill_id": skill_id}
-        if org_id is not None:
-            labels["org_id"] = org_id
-        if user_id is not None:
-            labels["user_id"] = user_id
-        rows.own.append((labels, tuple(values)))
-    return rows
+def _rows(db: sqlite3.Connection, query: str, level: _Level, key: str, last_own: int | None) -> _Rows:
+    def run(within: str) -> sqlite3.Cursor:
+        return db.execute(query.format(key=level.key, org=level.org, within=within), (last_own,))
+
+    own = [(_labels(*row[:3]), row[4:]) for row in run(f"<= ? GROUP BY {key}")]
+    _, _, _, label_sets, *values = run("> ?").fetchone()
+    return _Rows(own, tuple(values) if label_sets else None, label_sets)
+
+
+def _labels(skill_id: str, org_id: str | None, user_id: str | None) -> dict[str, str]:
+    labels = {"skill_id": skill_id}
+    if org_id is not None:
+        labels["org_id"] = org_id
+    if user_id is not None:
+        labels["user_id"] = user_id
+    return labels
 
 
 def _counters(rows: _Rows) -> list[Family]:
