@@ -33,8 +33,8 @@ def main() -> None:
         store_s, floor_s = [], []
         for chunks in _groups(args):
             rows = _rows(chunks)
-            store_s.append(_timed(lambda chunks=chunks: store.commit(chunks)))
-            floor_s.append(_timed(lambda rows=rows: _floor_commit(floor, rows)))
+            store_s.append(_timed(store.commit, chunks))
+            floor_s.append(_timed(_floor_commit, floor, rows))
             gc.collect()
         store.close()
         floor.close()
@@ -115,9 +115,9 @@ def _floor_commit(db: sqlite3.Connection, rows: list[tuple[float, ...]]) -> None
     db.execute("COMMIT")
 
 
-def _timed(call: Callable[[], object]) -> float:
+def _timed(call: Callable[..., object], *args: object) -> float:
     started = time.perf_counter()
-    call()
+    call(*args)
     return time.perf_counter() - started
 
 
