@@ -3,7 +3,7 @@
 import importlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -13,6 +13,9 @@ from skillmeter.parsers import printable
 from skillmeter.settings import ClientSettings
 
 from ..config import DaemonSettings
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
 
@@ -102,22 +105,34 @@ def print_json(value: object) -> None:
     click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
 
 
+def print_json_line(value: object) -> None:
+    """Print a value as JSON on a line of its own."""
+    click.echo(msgspec.json.encode(value).decode())
+
+
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table on stdout: numbers to the right, None as a dash, text on one line whatever it holds."""
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
-    cells = [list(row) for row in rows]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column, heading in enumerate(headings):
-        is_number = any(isinstance(row[column], (int, float)) for row in cells)
-        table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*map(_cell, row))
     # Into a pipe nothing is wrapped: a line is for grep and awk, not for a screen.
     width = None if sys.stdout.isatty() else 10_000
-    Console(markup=False, highlight=False, emoji=False, width=width).print(table)
+    Console(markup=False, highlight=False, emoji=False, width=width).print(table(headings, rows))
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> "Table":
+    """The table that `print_table` prints."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [list(row) for row in rows]
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column, heading in enumerate(headings):
+        is_number = any(isinstance(row[column], (int, float)) for row in cells)
+        drawn.add_column(Text(heading), justify="right" if is_number else "left", overflow="fold")
+    for row in cells:
+        drawn.add_row(*(Text(_cell(value)) for value in row))
+    return drawn
 
 
 def _cell(value: object) -> str:

@@ -71,10 +71,11 @@ class Board:
 
     def users(self, first_day: int | None) -> dict[int, int]:
         """How many different users each had from a day on; None: since ever."""
+        source = "last_seen WHERE scope = 2"
+        if self.scope == OF_PAIR:  # the other orgs' pairs are many: do not pass over them
+            source = "pair CROSS JOIN last_seen ON scope = 3 AND no = pair.id WHERE org_no = :org"
         found = self._at.rows(
-            """SELECT no, sum(users) FROM last_seen WHERE scope = :scope AND day >= :first
-               AND (:scope = 2 OR no IN (SELECT id FROM pair WHERE org_no = :org)) GROUP BY no""",
-            scope=self.scope,
+            f"SELECT no, sum(users) FROM {source} AND day >= :first GROUP BY no",
             org=self._org_no,
             first=first_day or 0,
         )

@@ -1,0 +1,51 @@
+"""`skillmeter leaderboard`: skills in the order of a metric."""
+
+import click
+
+from skillmeter.results import LeaderboardEntry
+
+from ..queries import Queries
+from ..queries.params import METRICS, PERIODS
+from .frame import Context, pass_context, print_json, print_table
+
+HEADINGS = ("#", "skill", "score", "calls", "users", "success %", "p50 ms", "p95 ms", "p99 ms", "rating")
+
+
+@click.command()
+@click.option("--metric", type=click.Choice(METRICS), default="usage_count", show_default=True)
+@click.option("--period", type=click.Choice(list(PERIODS)), default="all", show_default=True, help="In UTC days.")
+@click.option("--limit", type=int, default=10, show_default=True, help="How many places, up to 1000.")
+@click.option("--org", "org_id", metavar="ORG", help="Only what this org used.")
+@click.option("--db-path", metavar="FILE", help="The SQLite file (ANALYTICS_DB_PATH).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@pass_context
+def command(
+    context: Context, metric: str, period: str, limit: int, org_id: str | None, db_path: str | None, as_json: bool
+) -> None:
+    """Print the skills that lead: by use, success, rating, users or speed.
+
+    Ranked so that little evidence does not win: 2 of 2 successes are behind 990 of 1000.
+    """
+    queries = Queries(context.daemon_settings(db_path=db_path).db_path)
+    entries = queries.ask("leaderboard", {"metric": metric, "period": period, "limit": limit, "org_id": org_id})
+    if as_json:
+        print_json(entries)
+    else:
+        print_table(HEADINGS, map(row, entries))
+
+
+def row(entry: LeaderboardEntry) -> tuple[object, ...]:
+    """A line of the table."""
+    success = None if entry.success_rate is None else 100 * entry.success_rate
+    latencies = entry.p50_latency_ms, entry.p95_latency_ms, entry.p99_latency_ms
+    score = int(entry.score) if entry.metric in ("usage_count", "adoption") else entry.score
+    return (
+        entry.rank,
+        entry.skill_id,
+        score,
+        entry.executions,
+        entry.unique_users,
+        success,
+        *latencies,
+        entry.rating_avg,
+    )

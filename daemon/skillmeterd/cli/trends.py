@@ -1,0 +1,40 @@
+"""`skillmeter trends SKILL`: one skill, day by day."""
+
+import click
+
+from ..queries import Queries
+from .frame import Context, pass_context, print_json, print_table
+
+BAR = 30  # characters of the busiest day
+
+
+@click.command()
+@click.argument("skill_id", metavar="SKILL")
+@click.option("--days", type=int, default=30, show_default=True, help="UTC days, today included.")
+@click.option("--org", "org_id", metavar="ORG", help="Only what this org used.")
+@click.option("--db-path", metavar="FILE", help="The SQLite file (ANALYTICS_DB_PATH).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@pass_context
+def command(context: Context, skill_id: str, days: int, org_id: str | None, db_path: str | None, as_json: bool) -> None:
+    """Print a skill's days: calls, failures, users, latency."""
+    queries = Queries(context.daemon_settings(db_path=db_path).db_path)
+    points = queries.ask("trends", {"skill_id": skill_id, "days": days, "org_id": org_id})
+    if as_json:
+        print_json(points)
+        return
+    most = max((point.execution_count for point in points), default=0) or 1
+    print_table(
+        ["day", "calls", "failed", "users", "p50 ms", "p95 ms", ""],
+        [
+            (
+                point.day,
+                point.execution_count,
+                point.failure_count,
+                point.unique_users,
+                point.p50_latency_ms,
+                point.p95_latency_ms,
+                "#" * -(-BAR * point.execution_count // most),
+            )
+            for point in points
+        ],
+    )

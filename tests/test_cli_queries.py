@@ -1,0 +1,186 @@
+"""The commands that look at the record: tables for people, JSON for programs, clear errors, clean ends."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from skillmeter.events import Execution, Health, Rating
+from skillmeterd.cli import group
+from skillmeterd.rows import DAY_NS
+from skillmeterd.store import Chunk, Store
+
+from .support import wait_until
+
+RUN = [sys.executable, "-c", "from skillmeter._cli import main; main()"]
+
+
+@pytest.fixture(autouse=True)
+def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A database with ten events of now, which the commands find by the environment."""
+    path = tmp_path / "analytics.db"
+    monkeypatch.setenv("ANALYTICS_DB_PATH", str(path))
+    store = Store.open(path)
+    now_ns = store._clock_ns()
+    commit(
+        store,
+        *[
+            Execution(now_ns, "parse_json", f"u{n % 3}", "o1", n > 0, 10.0, None if n else "ValueError")
+            for n in range(7)
+        ],
+        Execution(now_ns - 40 * DAY_NS, "=1+1", None, None, True, 1.5),
+        Rating(now_ns, "parse_json", None, None, 4),
+        Health(now_ns, "parse_json", 90.0),
+    )
+    yield path
+    store.close()
+
+
+def commit(store: Store, *events: Any) -> None:
+    """Commit events of one producer after what it has."""
+    start = store.committed(bytes(16)).offset
+    offsets = [start + 100 * n for n in range(len(events))]
+    store.commit([Chunk(bytes(16), start + 100 * len(events), offsets, list(map(msgspec.msgpack.encode, events)))])
+
+
+def skillmeter(*words: str) -> Any:
+    """Run the command line in this process."""
+    return CliRunner().invoke(group, list(words), prog_name="skillmeter")
+
+
+def lines(*words: str) -> list[list[str]]:
+    """The words of each line that a command prints."""
+    result = skillmeter(*words)
+    assert result.exit_code == 0, result.output
+    return [line.split() for line in result.stdout.splitlines()]
+
+
+def test_leaderboard() -> None:
+    """Places, scores and rates; literal names."""
+    printed = lines("leaderboard")
+    assert ["1", "parse_json", "7", "7", "3"] in [words[:5] for words in printed]
+    assert ["2", "=1+1", "1", "1", "0"] in [words[:5] for words in printed]
+    assert json.loads(skillmeter("leaderboard", "--period", "weekly", "--json").output)[0]["skill_id"] == "parse_json"
+
+
+def test_usage() -> None:
+    """Counts, health and adoption of one skill."""
+    printed = lines("usage", "parse_json")
+    assert ["execution_count", "7"] in printed
+    assert ["users_today", "3"] in printed
+    assert json.loads(skillmeter("usage", "parse_json", "--json").output)["failure_count"] == 1
+
+
+def test_trends() -> None:
+    """A line a day, and a bar of how busy it was."""
+    printed = lines("trends", "parse_json", "--days", "2")
+    assert "#" * 30 in [words[-1] for words in printed if words]
+    assert len(json.loads(skillmeter("trends", "parse_json", "--days", "2", "--json").output)) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["usage", "parse_jsn"],
+            "skillmeter: nothing was recorded of a skill 'parse_jsn'; did you mean 'parse_json'?\n",
+        ),
+        (["trends", "parse_json", "--days", "-1"], "skillmeter: days: expected int >= 1\n"),
+        (["leaderboard", "--limit", "0"], "skillmeter: limit: expected int >= 1\n"),
+    ],
+)
+def test_errors(words: list[str], message: str) -> None:
+    """What was asked wrongly is exit code 1 and a message."""
+    result = skillmeter(*words)
+    assert (result.exit_code, result.stderr) == (1, message)
+
+
+def test_no_database(tmp_path: Path) -> None:
+    """A missing file is a message, and is not made."""
+    path = tmp_path / "none.db"
+    result = skillmeter("leaderboard", "--db-path", str(path))
+    assert result.exit_code == 1
+    assert f"there is no database {path}" in result.stderr
+    assert not path.exists()
+
+
+def test_a_file_that_is_not_ours(tmp_path: Path) -> None:
+    """A file that is no database is a message."""
+    path = tmp_path / "letter.db"
+    path.write_text("Dear all, " * 1000)
+    result = skillmeter("leaderboard", "--db-path", str(path))
+    assert result.exit_code == 1
+    assert "file is not a database" in result.stderr
+
+
+def test_tail() -> None:
+    """The last events, one a line, in the order of their commit."""
+    printed = lines("tail", "-n", "3", "--no-follow")
+    assert [words[2:5] for words in printed] == [
+        ["ok", "1.5", "ms"],
+        ["rated", "4", "parse_json"],
+        ["health", "90.0", "parse_json"],
+    ]
+    events = [json.loads(line) for line in skillmeter("tail", "--no-follow", "--json").output.splitlines()]
+    assert events[0]["error_type"] == "ValueError"
+    assert len(events) == 10
+
+
+def test_tail_follows(db: Path) -> None:
+    """What is committed later is printed; Ctrl-C ends it with 130 and no traceback."""
+    process = subprocess.Popen([*RUN, "tail", "-n", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with process:
+        assert process.stdout is not None
+        assert b"health 90.0" in process.stdout.readline()
+        store = Store.open(db)
+        commit(store, Execution(0, "later", None, None, True, 1.0))
+        store.close()
+        assert b"later" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.communicate()[1] == b"\n"
+    assert process.returncode == 130
+
+
+def test_top() -> None:
+    """On a terminal it fills the screen with the leaderboard, and Ctrl-C gives the terminal back."""
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "30"}
+    process = subprocess.Popen([*RUN, "top", "--every", "0.1"], stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+    os.close(theirs)
+    shown = b""
+
+    def read() -> bytes:
+        nonlocal shown
+        try:
+            shown += os.read(ours, 65536)
+        except OSError:  # EIO: the other side is closed
+            return b"closed"
+        return shown if shown.count(b"parse_json") >= 2 else b""
+
+    try:
+        wait_until(read, what="a second screen")
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: read() == b"closed", what="the end")
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    assert b"\x1b[?1049h" in shown  # to the alternate screen
+    assert shown.rindex(b"\x1b[?1049l") > shown.rindex(b"\x1b[?1049h")  # and back
+    assert b"Traceback" not in shown
+
+
+def test_top_into_a_pipe() -> None:
+    """Without a terminal it says what to use instead; with --json it prints once."""
+    assert "skillmeter leaderboard" in skillmeter("top").stderr
+    assert json.loads(skillmeter("top", "--json").output)[0]["executions"] == 7
