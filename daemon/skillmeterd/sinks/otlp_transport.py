@@ -100,6 +100,7 @@ class Transport:
         self._dice = dice
         self._quiet_until_s = 0.0
         self._cut = False  # the time is over, or somebody wants to stop
+        self._socket: socket.socket | None = None  # the last one: its connection forgets it while the answer is read
         url = urlsplit(target.url)
         self._path = url.path or "/"
         self._connection: http.client.HTTPConnection
@@ -143,9 +144,10 @@ class Transport:
     def abort(self) -> None:
         """End a post that is under way. The socket is only shut down here: its thread closes it."""
         self._cut = True
-        with contextlib.suppress(OSError, AttributeError):  # not connected, or closed meanwhile
-            # Not the method of SSLSocket, which would take its TLS state away from the thread that reads.
-            socket.socket.shutdown(self._connection.sock, socket.SHUT_RDWR)
+        if self._socket is not None:
+            with contextlib.suppress(OSError):  # closed meanwhile
+                # Not the method of SSLSocket, which would take its TLS state away from the thread that reads.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connection; the next post opens one."""
@@ -162,11 +164,14 @@ class Transport:
             headers["Content-Encoding"] = "gzip"
         if self._connection.sock is None:
             self._connection.connect()
+            self._socket = self._connection.sock
         if self._cut:
             raise TimeoutError
         self._connection.request("POST", self._path, body, headers)
         response = self._connection.getresponse()
         answer = response.read(MAX_ANSWER_BYTES + 1)
+        if response.length and len(answer) <= MAX_ANSWER_BYTES:
+            raise http.client.IncompleteRead(answer, response.length)
         return self._judged(response, answer)
 
     def _judged(self, response: http.client.HTTPResponse, answer: bytes) -> Delivery:
