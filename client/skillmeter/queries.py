@@ -109,7 +109,8 @@ class Asker:
 
     def push(self) -> bool:
         """Have the sinks export now. True only when all of them have."""
-        return self._ask("push", bool, timeout_s=PUSH_TIMEOUT_S)
+        answer = self._ask("push", dict[str, dict[str, bool]], timeout_s=PUSH_TIMEOUT_S)
+        return all(answer["sinks"].values())
 
     def _ask(self, method: str, answer: type[T], timeout_s: float | None = None, **params: object) -> T:
         _check(params)

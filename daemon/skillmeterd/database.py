@@ -153,7 +153,25 @@ def _unescaped(mount_point: str) -> str:
     return mount_point
 
 
+def give_back(db: sqlite3.Connection, max_pages: int, kept_share: int) -> int:
+    """Take up to `max_pages` free pages off the file, if more than a `kept_share`th of it is free; returns how many.
+
+    A file that was made without incremental auto-vacuum keeps its free pages, and fills them again.
+    """
+    pages, free = _pages(db)
+    if free <= pages // kept_share:
+        return 0
+    db.execute(f"PRAGMA incremental_vacuum({max_pages:d})").fetchall()
+    return pages - _pages(db)[0]
+
+
+def _pages(db: sqlite3.Connection) -> tuple[int, int]:
+    """(pages in the file, those of them that are free)"""
+    return db.execute("PRAGMA page_count").fetchone()[0], db.execute("PRAGMA freelist_count").fetchone()[0]
+
+
 def _configure(db: sqlite3.Connection) -> None:
+    db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before anything is written, or it has no effect
     (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StoreUnavailable(f"SQLite cannot use its WAL here (journal mode {mode})", "use a local file system")

@@ -27,6 +27,7 @@ from .orphans import Orphans
 from .quarantine import Quarantine
 from .queries import Queries
 from .receiver import Receiver
+from .retention import Retention
 from .sinks import Sinks, Source
 from .store import Store
 from .vitals import Vitals
@@ -101,12 +102,13 @@ class Server:
         self._bind(started)
         self._orphans = Orphans(settings.spool_dir, self._store, self._quarantine)
         started.callback(self._orphans.release)
+        self._retention = Retention(self._store, settings.retention_days, time.time_ns)
         self._queries = Queries(settings.db_path)
         started.callback(self._queries.close)
         self._answers = Answers(
             {"status": self._status, "push": self._push, **self._queries.methods()},
             self._receiver.wake,
-            quick={"health": self._health},
+            quick={"health": self._health, "cleanup": self._retention.cleanup},
         )
         self._receiver.answers = self._answers
         self._answers.start()
@@ -153,12 +155,15 @@ class Server:
             self._turned_s = time.monotonic()
             self._receiver.serve(self._timeout_s())
             self._care_for_orphans()
+            if self.vitals.ready:
+                self._retention.turn()
             self._collect_garbage()
 
     def _timeout_s(self) -> float:
         if self._orphans.pending and self.vitals.ready:
             return 0.0
-        return max(0.0, self._look_at_s - time.monotonic())
+        look_in_s = max(0.0, self._look_at_s - time.monotonic())
+        return min(look_in_s, self._retention.due_in_s) if self.vitals.ready else look_in_s
 
     def _care_for_orphans(self) -> None:
         now_s = time.monotonic()

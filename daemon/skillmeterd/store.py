@@ -132,6 +132,14 @@ class Store:
         with self._transaction() as session:
             return delete_events(session.db, before_day, limit)
 
+    def give_back(self, max_pages: int, kept_share: int) -> int:
+        """Give up to `max_pages` free pages back to the file system, if more than a `kept_share`th of the file is free.
+
+        Returns how many. Raises StoreUnavailable.
+        """
+        with self._transaction() as session:
+            return database.give_back(session.db, max_pages, kept_share)
+
     def _write(self, session: "_Session", chunks: Sequence[Chunk]) -> CommitResult:
         now_ns = self._clock_ns()
         totals = Totals()
