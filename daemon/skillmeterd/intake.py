@@ -71,7 +71,10 @@ class Intake:
     def _fill_damaged(self, chunk: Chunk, start: int, body: bytes, at: int) -> None:
         """Take what can be read from bytes that are not all records; the rest is counted and set aside."""
         scan = records.scan(body, sealed=True)
-        spans = [*scan.corrupt, *([(scan.end, len(body))] if scan.end < len(body) else [])]
+        spans = scan.corrupt
+        if scan.end < len(body):  # zeros, which end a segment but never a batch
+            begin = spans.pop()[0] if spans and spans[-1][1] == scan.end else scan.end
+            spans.append((begin, len(body)))
         chunk.offsets, chunk.payloads = pick(scan, start, at)
         for first, last in spans:
             if start + first >= at:

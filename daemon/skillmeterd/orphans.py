@@ -82,7 +82,7 @@ class Orphans:
     def step(self) -> bool:
         """Commit and delete a bounded number of orphans. False: this round is done.
 
-        Raises StoreUnavailable or OSError; the journals stay as they are then, and are found again in the next round.
+        Raises StoreUnavailable or OSError, which ends the round; journals stay as they are, for the next one to find.
         """
         try:
             if not self._open:
@@ -99,6 +99,7 @@ class Orphans:
             log.info("orphans are read anew", extra={"why": str(error)})
         except BaseException:
             self.release()
+            self._heads.clear()  # the round is over, so that nobody tries again at once
             raise
         return self.pending > 0
 
@@ -135,20 +136,24 @@ class Orphans:
     def _lock_some(self) -> list[tuple[Path, int]]:
         """Heads whose owners are dead, with the descriptors that hold their locks. Raises OSError."""
         locked: list[tuple[Path, int]] = []
-        while self._heads and len(locked) < self._max_open:
-            path = self._heads.pop()
-            try:
-                fd = self._lock_head(path)
-            except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE):
-                    self._leave(path, str(error))
-                    continue
-                self._heads.append(path)
-                if not locked:
-                    raise
-                break
-            if fd is not None:
-                locked.append((path, fd))
+        spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)  # what is locked will have to be read, too
+        try:
+            while self._heads and len(locked) < self._max_open:
+                path = self._heads.pop()
+                try:
+                    fd = self._lock_head(path)
+                except OSError as error:
+                    if error.errno not in (errno.EMFILE, errno.ENFILE):
+                        self._leave(path, str(error))
+                        continue
+                    if not locked:
+                        raise
+                    self._heads.append(path)
+                    break
+                if fd is not None:
+                    locked.append((path, fd))
+        finally:
+            os.close(spare)
         return locked
 
     def _lock_head(self, path: Path) -> int | None:
