@@ -1,6 +1,7 @@
 """A scripted OTLP receiver on loopback, and a database to export: what tests of the OTLP sink talk to."""
 
 import gzip
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -93,6 +94,14 @@ class Receiver:
             self._answers = list(answers)
             self._script = None
 
+    def hang(self) -> Answer:
+        """No answer until the test is over."""
+
+        def act(_: BaseHTTPRequestHandler) -> None:
+            self.released.wait()
+
+        return Answer(act=act)
+
     def metrics(self) -> list[ExportMetricsServiceRequest]:
         return [ExportMetricsServiceRequest.FromString(post.body) for post in self.posted if "metrics" in post.path]
 
@@ -133,6 +142,15 @@ def refused_records(count: int, message: str) -> Answer:
     answer.partial_success.rejected_log_records = count
     answer.partial_success.error_message = message
     return Answer(body=answer.SerializeToString())
+
+
+def raw(answer: bytes) -> Answer:
+    """These bytes, and the end of the connection."""
+
+    def act(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(answer)
+
+    return Answer(act=act)
 
 
 def lost(handler: BaseHTTPRequestHandler) -> None:
@@ -192,15 +210,39 @@ class Database:
     """Events committed by hand."""
 
     def __init__(self, folder: Path) -> None:
+        self._producer = os.urandom(16)
         self.path = folder / "analytics.db"
         self.store = Store.open(self.path)
-        self._producer = bytes(16)
+        self._offset = 0
+
+    def close(self) -> None:
+        self.store.close()
+
+    def replace(self, other: Path | None) -> None:
+        """Put another database file, or a fresh one, in its place; who records in it is another producer."""
+        self.store.close()
+        self.path.unlink()
+        if other is not None:
+            other.rename(self.path)
+        self.store = Store.open(self.path)
+        self._producer = os.urandom(16)
         self._offset = 0
 
     def execute(self, skill: str = "s", times: int = 1, *, success: bool = True, ms: float = 1.0, **more: Any) -> None:
         """Commit executions, all in one group."""
-        user, org = more.pop("user", None), more.pop("org", None)
-        self.commit(*(encode_execution(skill, success, ms, user, org, **more) for _ in range(times)))
+        self.commit(*(self.execution(skill, success=success, ms=ms, **more) for _ in range(times)))
+
+    @staticmethod
+    def execution(
+        skill: str,
+        *,
+        success: bool = True,
+        ms: float = 1.0,
+        user: str | None = None,
+        org: str | None = None,
+        **more: Any,
+    ) -> bytes:
+        return encode_execution(skill, success, ms, user, org, **more)
 
     def rate(self, skill: str, rating: int) -> None:
         self.commit(encode_rating(skill, rating, "u1", None))

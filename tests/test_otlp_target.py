@@ -13,22 +13,22 @@ STANDARD = "OTEL_EXPORTER_OTLP_"
 GRAFANA = {"OTLP_ENDPOINT": "https://otlp.example/otlp", "OTLP_INSTANCE_ID": "42", "OTLP_TOKEN": "s3cr3t-token"}
 
 
-def found(signal: Signal = "metrics", **env: str) -> Target:
+def found(given: dict[str, str], signal: Signal = "metrics") -> Target:
     """The target that these variables make."""
-    env = {"HOME": "/nowhere", **env}
+    env = {"HOME": "/nowhere", **given}
     return resolve(signal, DaemonSettings.from_environment(env), env)
 
 
-def problems(**env: str) -> list[str]:
+def problems(given: dict[str, str]) -> list[str]:
     """The mistakes in these variables."""
     with pytest.raises(ConfigError) as caught:
-        found(**{f"{STANDARD}ENDPOINT": "http://h:4318", **env})
+        found({f"{STANDARD}ENDPOINT": "http://h:4318", **given})
     return caught.value.problems
 
 
 def test_the_settings_of_grafana_cloud_are_an_address_and_basic_credentials() -> None:
     """{endpoint}/v1/metrics, and instance id and token as user and password."""
-    metrics, logs = found("metrics", **GRAFANA), found("logs", **GRAFANA)
+    metrics, logs = found(GRAFANA), found(GRAFANA, "logs")
     assert metrics.url == "https://otlp.example/otlp/v1/metrics"
     assert logs.url == "https://otlp.example/otlp/v1/logs"
     scheme, credentials = metrics.headers["Authorization"].split()
@@ -49,7 +49,7 @@ def test_the_standard_variables_of_a_signal_come_before_the_common_ones(tmp_path
         f"{STANDARD}COMPRESSION": "gzip",
         f"{STANDARD}CERTIFICATE": str(file),
     }
-    metrics, logs = found("metrics", **env), found("logs", **env)
+    metrics, logs = found(env), found(env, "logs")
     assert (metrics.url, metrics.headers, metrics.timeout_s) == ("http://h:4318/v1/metrics", {"api-key": "two"}, 1.0)
     assert (logs.url, logs.headers) == ("http://logs:1/custom", {"api-key": "one", "other": "a b"})
     assert (logs.timeout_s, logs.gzip, logs.ca_file) == (2.5, True, file)
@@ -57,16 +57,25 @@ def test_the_standard_variables_of_a_signal_come_before_the_common_ones(tmp_path
 
 def test_headers_for_another_service_do_not_go_to_otlp_endpoint() -> None:
     """The standard variables may be there for another program, with its key."""
-    target = found(**GRAFANA, **{f"{STANDARD}HEADERS": "api-key=of-another", f"{STANDARD}TIMEOUT": "3000"})
+    target = found({**GRAFANA, f"{STANDARD}HEADERS": "api-key=of-another", f"{STANDARD}TIMEOUT": "3000"})
     assert list(target.headers) == ["Authorization"]
     assert target.timeout_s == 3.0
+
+
+@pytest.mark.parametrize(
+    ("url", "is_open"),
+    [("http://h:1", True), ("https://h:1", False), ("http://127.0.0.1:1", False), ("http://[::1]:1", False)],
+)
+def test_credentials_over_http_to_another_host_can_be_read_on_the_way(url: str, is_open: bool) -> None:
+    """The log warns of it."""
+    assert Target(url).is_open is is_open
 
 
 def test_mistakes_are_reported_together_and_without_the_headers() -> None:
     """Each names its variable."""
     text = "\n".join(
         problems(
-            **{
+            {
                 f"{STANDARD}HEADERS": "no-equals-s3cr3t",
                 f"{STANDARD}METRICS_TIMEOUT": "10",
                 f"{STANDARD}COMPRESSION": "zstd",
@@ -84,12 +93,12 @@ def test_mistakes_are_reported_together_and_without_the_headers() -> None:
 @pytest.mark.parametrize("header", ["a b=c", "=c", "a=b%0d%0aX: y", "a:b=c", "a=é"])
 def test_a_header_that_could_change_the_request_is_a_mistake(header: str) -> None:
     """A line end in it would be another header."""
-    assert problems(**{f"{STANDARD}HEADERS": header})[0].startswith(f"{STANDARD}HEADERS: ")
+    assert problems({f"{STANDARD}HEADERS": header})[0].startswith(f"{STANDARD}HEADERS: ")
 
 
 def test_no_secret_is_in_the_repr_nor_in_what_a_receiver_says() -> None:
     """A receiver may repeat the header it did not like, whole or decoded."""
-    target = found(**GRAFANA)
+    target = found(GRAFANA)
     authorization = target.headers["Authorization"]
     said = target.scrub(f"bad {authorization} or {authorization.split()[1]} or s3cr3t-token")
     for secret in (authorization.split()[1], "s3cr3t"):

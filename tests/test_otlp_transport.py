@@ -13,7 +13,7 @@ import pytest
 from skillmeterd.sinks.otlp_target import Target
 from skillmeterd.sinks.otlp_transport import ATTEMPTS, MAX_ANSWER_BYTES, Transport
 
-from .otlp_receiver import OK, Answer, Posted, Receiver, lost
+from .otlp_receiver import OK, Answer, Posted, Receiver, lost, raw
 
 TOKEN = "s3cr3t"
 
@@ -210,9 +210,9 @@ def test_however_slowly_it_answers_a_post_ends_in_time(
     "answer",
     [
         Answer(act=lost),
-        Answer(act=lambda handler: handler.wfile.write(b"SSH-2.0-OpenSSH\r\n") and None),
+        raw(b"SSH-2.0-OpenSSH\r\n"),
         Answer(body=b"x" * (MAX_ANSWER_BYTES + 1)),
-        Answer(act=lambda handler: handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx") and None),
+        raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"),
     ],
     ids=["cut", "not HTTP", "endless", "cut in the body"],
 )

@@ -81,7 +81,7 @@ class Otlp:
     def start(self) -> None:
         """Start to export, at once the first time."""
         for signal, target in self._targets.items():
-            if target.headers and target.url.startswith("http://"):
+            if target.headers and target.is_open:
                 log.warning("credentials go unencrypted: the address is not https", extra={"signal": signal})
         for thread in self._threads:
             thread.start()
@@ -92,7 +92,7 @@ class Otlp:
         self._stopping.set()
         for thread, transport in zip(self._threads, self._transports.values(), strict=True):
             if not thread.stop(max(0.0, deadline_s - time.monotonic())):
-                transport.abort()
+                transport.abandon()
                 thread.stop(CUT_S)
 
     def push(self) -> bool:

@@ -83,7 +83,6 @@ class State:
     def __init__(self, db_path: Path, now_ns: int) -> None:
         """Create the file beside the database, for its owner only. One that is corrupt is set aside."""
         self._path = db_path.with_name(db_path.name + ".sinks")
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         try:
             self._prepare()
         except sqlite3.DatabaseError as error:
@@ -130,6 +129,7 @@ class State:
         return [dict(zip(columns, row, strict=True)) for row in found]
 
     def _prepare(self) -> None:
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         with self._transaction() as db:
             for statement in _SCHEMA:
                 db.execute(statement)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from skillmeter.errors import ConfigError
 from skillmeter.parsers import TOKEN, URL, show
@@ -35,6 +35,12 @@ class Target:
     ca_file: Path | None = None
     client_cert_file: Path | None = None
     client_key_file: Path | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what is sent can be read on the way."""
+        url = urlsplit(self.url)
+        return url.scheme == "http" and url.hostname not in ("localhost", "127.0.0.1", "::1")
 
     def scrub(self, text: str) -> str:
         """Text of the receiver without what was sent to it in headers, should it repeat them."""

@@ -81,7 +81,7 @@ class Delivery:
 
 
 class Transport:
-    """Posts to one target. One thread uses it; `abort` may be called from any."""
+    """Posts to one target. One thread uses it; `abandon` may be called from any."""
 
     def __init__(
         self,
@@ -99,7 +99,8 @@ class Transport:
         self._clock_s = clock_s
         self._dice = dice
         self._quiet_until_s = 0.0
-        self._cut = False  # the time is over, or somebody wants to stop
+        self._cut = False  # the time of this post is over
+        self._abandoned = False
         self._socket: socket.socket | None = None  # the last one: its connection forgets it while the answer is read
         url = urlsplit(target.url)
         self._path = url.path or "/"
@@ -124,8 +125,10 @@ class Transport:
 
     def post(self, body: bytes) -> Delivery:
         """Post once, within the target's time in all, however slowly the receiver answers."""
+        if self._abandoned:
+            return Delivery("timeout", "abandoned, as the daemon stops")
         self._cut = False
-        watchdog = threading.Timer(self._target.timeout_s, self.abort)
+        watchdog = threading.Timer(self._target.timeout_s, self._end_now)
         watchdog.daemon = True
         watchdog.start()
         try:
@@ -141,17 +144,22 @@ class Transport:
             self.close()
         return delivery
 
-    def abort(self) -> None:
+    def abandon(self) -> None:
+        """End the post that is under way, and have no other begin."""
+        self._abandoned = True
+        self._end_now()
+
+    def close(self) -> None:
+        """Close the connection; the next post opens one."""
+        self._connection.close()
+
+    def _end_now(self) -> None:
         """End a post that is under way. The socket is only shut down here: its thread closes it."""
         self._cut = True
         if self._socket is not None:
             with contextlib.suppress(OSError):  # closed meanwhile
                 # Not the method of SSLSocket, which would take its TLS state away from the thread that reads.
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """Close the connection; the next post opens one."""
-        self._connection.close()
 
     def _exchange(self, body: bytes) -> Delivery:
         headers = {
@@ -165,7 +173,7 @@ class Transport:
         if self._connection.sock is None:
             self._connection.connect()
             self._socket = self._connection.sock
-        if self._cut:
+        if self._cut or self._abandoned:
             raise TimeoutError
         self._connection.request("POST", self._path, body, headers)
         response = self._connection.getresponse()

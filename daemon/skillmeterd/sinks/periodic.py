@@ -52,6 +52,8 @@ class Periodic:
         """Have an export begin after this call, and wait for it. Whether it worked."""
         deadline_s = time.monotonic() + PUSH_WAIT_S
         with self._changed:
+            if self._stopping.is_set():
+                return False
             self._asked += 1
             mine = self._asked
             self._changed.notify_all()
