@@ -5,6 +5,9 @@ longest at reading its answer. So a scrape always gets in.
 """
 
 import asyncio
+import contextlib
+import socket
+import struct
 from typing import Any, Final
 
 import h11
@@ -17,6 +20,7 @@ IDLE_S: Final = 90.0  # from an answer to the end of the next request's headers;
 ANSWER_S: Final = 60.0  # from a request's headers until its answer has been sent
 MAX_WAITING: Final = 64  # connections without a whole request
 MAX_SERVED: Final = 24  # connections with one
+RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on closing, drop what was not sent
 
 
 class Room:
@@ -37,7 +41,9 @@ class Room:
         """A connection's request is being answered."""
         self.leave(connection)
         if len(self.served) >= MAX_SERVED:
-            next((slow for slow in self.served if slow.is_sending), connection).abort()
+            slowest = next((served for served in self.served if served.is_sending), None)
+            if slowest is not None:  # else none is slow: they wait for our threads, and those have a bound
+                slowest.abort()
         self.served[connection] = None
 
     def leave(self, connection: "Connection") -> None:
@@ -61,8 +67,10 @@ class Connection(H11Protocol):
         return cycle is not None and cycle.response_started
 
     def abort(self) -> None:
-        """End it now; what was not sent is forgotten."""
+        """End it now; what was not sent is forgotten, by the kernel too."""
         self._room.leave(self)
+        with contextlib.suppress(OSError):
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.transport.abort()
 
     def connection_made(self, transport: Any) -> None:
