@@ -123,7 +123,7 @@ def test_a_restart_changes_neither_who_it_is_nor_since_when_it_counts(db: Databa
 
 @pytest.mark.parametrize("status", [503, 429, 400, 401, 404, 500, 307])
 def test_after_failures_the_next_success_carries_the_right_totals(status: int, db: Database, start: Make) -> None:
-    """FAULTS 37: what was recorded meanwhile is not lost, and a failure is shown until a success."""
+    """What was recorded meanwhile is not lost, and a failure is shown until a success."""
     db.execute("a", 1)
     with Receiver(script=lambda _: Answer(status, {"Location": "/"}, b"reason")) as receiver:
         sink = start(receiver)
@@ -141,7 +141,7 @@ def test_after_failures_the_next_success_carries_the_right_totals(status: int, d
 
 
 def test_a_lost_answer_leaves_the_totals_right(db: Database, start: Make) -> None:
-    """FAULTS 39: the receiver took it, and takes it again: cumulative values do not add up."""
+    """The receiver took it, and takes it again: cumulative values do not add up."""
     db.execute("a", 7)
     with Receiver(Answer(act=lost)) as receiver:
         assert start(receiver).push()
@@ -150,7 +150,7 @@ def test_a_lost_answer_leaves_the_totals_right(db: Database, start: Make) -> Non
 
 
 def test_points_that_were_refused_are_counted_and_shown_and_no_success(db: Database, start: Make) -> None:
-    """FAULTS 38: the answer is 200, and says otherwise; it is not retried."""
+    """The answer is 200, and says otherwise; it is not retried."""
     db.execute("a")
     with Receiver(script=lambda _: refused_points(2, f"bad points of {TOKEN}")) as receiver:
         sink = start(receiver)
@@ -229,7 +229,7 @@ def test_what_is_acknowledged_is_the_totals_of_one_commit(db: Database, start: M
 
 
 def test_a_receiver_that_hangs_does_not_hold_up_commits_nor_the_end(db: Database, start: Make) -> None:
-    """FAULTS 14 and 37: the thread is cut off from its connection when the grace period is over."""
+    """The thread is cut off from its connection when the grace period is over."""
     with Receiver() as receiver:
         receiver.then(*[receiver.hang()] * 10)
         sink = start(receiver)
@@ -264,7 +264,7 @@ def test_before_the_first_success_it_is_not_healthy(db: Database, start: Make) -
 
 
 def test_no_secret_in_status_log_or_repr(db: Database, start: Make, caplog: pytest.LogCaptureFixture) -> None:
-    """FAULTS 35, though the receiver repeats what it was sent."""
+    """Though the receiver repeats what it was sent."""
     caplog.set_level(logging.DEBUG)
     db.execute("a")
 
@@ -334,7 +334,7 @@ def test_each_event_is_a_log_record_with_its_names_and_id(db: Database, start: M
 
 
 def test_an_outage_costs_only_time(db: Database, start: Make) -> None:
-    """FAULTS 37: over a restart, nothing is missing and nothing comes twice."""
+    """Over a restart, nothing is missing and nothing comes twice."""
     db.execute("a", otlp_logs.BATCH + 10)
     with Receiver(script=lambda _: Answer(503)) as receiver:
         sink = start(receiver, OTLP_LOGS="1")
@@ -355,7 +355,7 @@ def test_an_outage_costs_only_time(db: Database, start: Make) -> None:
 
 
 def test_a_lost_answer_repeats_records_under_the_same_id(db: Database, start: Make) -> None:
-    """FAULTS 39: at least once, and who counts by event id counts right."""
+    """At least once, and who counts by event id counts right."""
     db.execute("a", 3)
     with Receiver(script=lambda post: Answer(act=lost) if "logs" in post.path else OK) as receiver:
         sink = start(receiver, OTLP_LOGS="1")
@@ -382,7 +382,7 @@ def poison(bad: set[str], status: int = 400) -> Callable[[Posted], Answer]:
 
 @pytest.mark.parametrize("status", [400, 413])
 def test_the_one_record_that_is_refused_is_found_and_kept_aside(status: int, db: Database, start: Make) -> None:
-    """FAULTS 38: the others of its batch arrive; it is shown, kept, and not sent for ever."""
+    """The others of its batch arrive; it is shown, kept, and not sent for ever."""
     db.commit(*(db.execution(f"s{number}") for number in range(100)))
     with Receiver(script=poison({"s37"}, status)) as receiver:
         sink = start(receiver, OTLP_LOGS="1")
@@ -412,7 +412,7 @@ def test_a_receiver_that_refuses_everything_is_not_asked_for_ever(db: Database, 
 
 
 def test_a_partial_success_keeps_the_request_and_counts_the_records(db: Database, start: Make) -> None:
-    """FAULTS 38: which of them were refused nobody says, so the request is kept whole; it is not sent again."""
+    """Which of them were refused nobody says, so the request is kept whole; it is not sent again."""
     db.execute("a", 10)
     script = [refused_records(3, "too old")]
     with Receiver(script=lambda post: script.pop() if "logs" in post.path and script else OK) as receiver:
@@ -457,7 +457,7 @@ def test_events_that_retention_deleted_first_are_counted(db: Database, start: Ma
 
 
 def test_another_database_in_its_place_is_forwarded_from_its_first_event(db: Database, start: Make) -> None:
-    """FAULTS 27 and 28: its numbers begin anew, or went on differently from a backup; nothing is passed over."""
+    """Its numbers begin anew, or went on differently from a backup; nothing is passed over."""
     db.execute("a", 5)
     backup = db.path.with_name("backup.db")
     with contextlib.closing(sqlite3.connect(db.path)) as source, contextlib.closing(sqlite3.connect(backup)) as target:

@@ -1,0 +1,1 @@
+"""Tests against real third-party programs, which are fetched once, run on loopback, and asked what arrived."""
