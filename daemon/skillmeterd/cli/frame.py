@@ -1,8 +1,9 @@
 """The frame: what all commands share - lazy loading, settings, errors with their exit codes, tables and JSON."""
 
+import contextlib
 import importlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
@@ -98,6 +99,18 @@ class Frame(click.Group):
             raise  # whoever read our output has seen enough: click ends quietly
         except (SkillmeterError, OSError) as error:
             raise Failure(str(error)) from error
+
+
+@contextlib.contextmanager
+def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr while the block runs, if that is a terminal; call it with how much is done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(printable(label), total=total)
+        yield lambda done: bar.update(task, completed=done)
 
 
 def print_json(value: object) -> None:

@@ -1,0 +1,74 @@
+"""`skillmeter export FILE`: events into a file."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import click
+
+from ..exchange import formats
+from ..queries import Queries, events
+from .frame import Context, Failure, pass_context, print_json, progress
+
+
+@click.command()
+@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--format", "kind", type=click.Choice(formats.FORMATS), help="By default what the file's name says.")
+@click.option("--skill", "skill_id", metavar="SKILL", help="Only this skill.")
+@click.option("--org", "org_id", metavar="ORG", help="Only this org.")
+@click.option("--db-path", metavar="FILE", help="The SQLite file (ANALYTICS_DB_PATH).")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@pass_context
+def command(
+    context: Context,
+    path: Path,
+    kind: str | None,
+    skill_id: str | None,
+    org_id: str | None,
+    db_path: str | None,
+    as_json: bool,
+) -> None:
+    """Write the events that were committed so far to FILE, or to stdout if it is -, as CSV, JSON lines or Parquet.
+
+    FILE appears when it is complete. Recording goes on meanwhile. In CSV, values are carried literally: a spreadsheet
+    program takes a cell that begins with = + - or @ for a formula, unless the file is imported there as text.
+    """
+    kind = kind or formats.format_of(path)
+    if kind is None:
+        raise click.UsageError("FILE should end in .csv, .jsonl or .parquet, or give --format")
+    reader = Queries(context.daemon_settings(db_path=db_path).db_path).reader
+    before, last = events.span(reader)
+    count = 0
+    with output(path) as file, progress("exporting", last - before) as advance:
+        writer = formats.writer(kind, file)
+        for reached, rows in events.pieces(reader, before, last, skill_id=skill_id, org_id=org_id):
+            writer.write(rows)
+            count += len(rows)
+            advance(reached - before)
+        writer.finish()
+    if as_json:
+        print_json({"events": count, "file": str(path), "format": kind})
+    else:
+        click.echo(f"{count:,} events written to {path}", err=True)
+
+
+@contextlib.contextmanager
+def output(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes its name when all is in it, or stdout."""
+    if str(path) == "-":
+        yield sys.stdout.buffer
+        return
+    if not path.parent.is_dir():
+        raise Failure(f"there is no folder {path.parent}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,126 @@
+"""The carrier: takes a file's events to the daemon as one producer, with the offsets that make a repetition harmless.
+
+The producer's id is a hash of the file's content: the same file is the same producer, and what the daemon has of it is
+skipped. So an import is committed the way everything is, and one that was interrupted goes on where it was.
+"""
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import zmq
+
+from skillmeter import records, wire
+from skillmeter.connection import Connection
+from skillmeter.errors import DaemonUnavailable, WireError
+
+from ..errors import DaemonError
+
+FORMAT: Final = b"skillmeter import 1\n"  # another number when the same file would make other bytes
+BATCH_BYTES: Final = 128 * 1024
+WINDOW: Final = 4  # batches on their way: what the daemon's queue for one client holds
+SILENCE_S: Final = 30.0
+
+
+def producer_of(path: Path) -> bytes:
+    """The producer id of a file's content. Raises OSError."""
+    digest = hashlib.sha256(FORMAT)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.digest()[:16]
+
+
+class Carrier:
+    """Carries one producer's events over a connection that it owns. For the thread that makes it."""
+
+    def __init__(self, connection: Connection, producer: bytes, silence_s: float = SILENCE_S) -> None:
+        """Raises DaemonUnavailable."""
+        self._producer = producer
+        self._silence_s = silence_s
+        self._endpoint = connection.endpoint
+        self._connection = connection
+        try:
+            self._socket: Any = connection.dealer()
+        except zmq.ZMQError as error:
+            connection.close()
+            raise DaemonUnavailable(f"cannot make a socket to {connection.endpoint}: {error}") from error
+
+    def close(self) -> None:
+        """Hang up. Once."""
+        self._connection.hang_up(self._socket)
+        self._connection.close()
+
+    def committed(self) -> wire.Ack:
+        """What the daemon has of this producer. Raises DaemonUnavailable."""
+        self._send(wire.Batch(self._producer, 0, 0, []), b"")
+        return self._acknowledged()
+
+    def carry(self, payloads: Iterable[bytes], on_progress: Callable[[int], None]) -> int:
+        """Have the payloads committed that are not yet; returns how many there were of this producer before.
+
+        `on_progress` takes the number of records that are committed. Raises DaemonUnavailable, DaemonError.
+        """
+        ack = self.committed()
+        before, waiting = ack.records, deque[int]()
+        on_progress(before)
+        for start, body in batches(payloads):
+            if start + len(body) <= ack.offset:
+                continue
+            self._send(wire.Batch(self._producer, start, start, []), body)
+            waiting.append(start + len(body))
+            while len(waiting) >= WINDOW:
+                ack = self._settle(waiting, on_progress)
+        while waiting:
+            ack = self._settle(waiting, on_progress)
+        return before
+
+    def _settle(self, waiting: deque[int], on_progress: Callable[[int], None]) -> wire.Ack:
+        ack = self._acknowledged()
+        while waiting and waiting[0] <= ack.offset:
+            waiting.popleft()
+        on_progress(ack.records)
+        return ack
+
+    def _send(self, batch: wire.Batch, body: bytes) -> None:
+        if not self._socket.poll(int(self._silence_s * 1000), zmq.POLLOUT):
+            raise self._silent()
+        self._socket.send_multipart(wire.encode(batch, body), zmq.NOBLOCK)
+
+    def _acknowledged(self) -> wire.Ack:
+        deadline_s = time.monotonic() + self._silence_s
+        while self._socket.poll(max(0, int((deadline_s - time.monotonic()) * 1000))):
+            try:
+                answer = wire.decode_to_client(self._socket.recv_multipart())
+            except WireError as error:
+                raise DaemonUnavailable(f"the daemon at {self._endpoint} cannot be understood: {error}") from error
+            if isinstance(answer, wire.Ack) and answer.producer == self._producer:
+                return answer
+            if isinstance(answer, wire.Refusal):
+                raise DaemonUnavailable(f"the daemon at {self._endpoint} refuses: {answer.reason}")
+            raise DaemonError("the daemon's database was replaced meanwhile; run the same import again")
+        raise self._silent()
+
+    def _silent(self) -> DaemonUnavailable:
+        return DaemonUnavailable(
+            f"no skillmeter daemon took events at {self._endpoint} within {self._silence_s:g} s; start one with "
+            "`skillmeter run`, and run the same import again: it goes on where it was"
+        )
+
+
+def batches(payloads: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """(offset, records) of each batch; the same payloads always make the same."""
+    parts: list[bytes] = []
+    start = size = 0
+    for payload in payloads:
+        record = records.frame(payload)
+        if size + len(record) > BATCH_BYTES:
+            yield start, b"".join(parts)
+            start, parts, size = start + size, [], 0
+        parts.append(record)
+        size += len(record)
+    if parts:
+        yield start, b"".join(parts)

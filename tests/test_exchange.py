@@ -1,0 +1,236 @@
+"""Export and import: what goes out comes back the same, once, whatever interrupts it; bad files are refused whole."""
+
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skillmeter.connection import Connection
+from skillmeter.errors import DaemonUnavailable
+from skillmeter.events import Event, Execution, Health, Rating
+from skillmeterd.cli import group
+from skillmeterd.exchange.carrier import Carrier, batches, producer_of
+from skillmeterd.exchange.rows import event_of
+from skillmeterd.store import Chunk, Store
+
+from .support import DaemonProcess, ledger, query, run_client
+
+HOSTILE = ("=1+1", 'a,b\n"c"', "\x00", "null", "1", "'; DROP TABLE x --", "é\u2028", " ")
+COLUMNS = "recorded_at, kind, skill_id, user_id, org_id, success, latency_ms, rating, score, error_type, attributes"
+
+
+def events() -> list[Event]:
+    """One of everything, with values that invite confusion."""
+    made: list[Event] = [Execution(2**62 + n, name, name, name, n % 2 == 0, n + 0.1) for n, name in enumerate(HOSTILE)]
+    made += [Execution(1, "s", None, None, False, 0.0, "ValueError", "1.2", '{"a":[1,null,"=x"]}')]
+    return [*made, Rating(5, "s", "u", None, 3), Health(6, "s", 0.95)]
+
+
+def commit(path: Path, *made: Event) -> None:
+    """A database with these events."""
+    store = Store.open(path)
+    offsets = list(range(0, 100 * len(made), 100))
+    store.commit([Chunk(bytes(16), 100 * len(made), offsets, list(map(msgspec.msgpack.encode, made)))])
+    store.close()
+
+
+def skillmeter(*words: object, env: dict[str, str] | None = None) -> Any:
+    """Run the command line in this process."""
+    return CliRunner().invoke(group, list(map(str, words)), env=env, prog_name="skillmeter")
+
+
+def stored(path: Path) -> list[tuple[Any, ...]]:
+    """What was recorded, without where."""
+    return query(path, f"SELECT {COLUMNS} FROM events ORDER BY recorded_at")
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """A running daemon."""
+    with DaemonProcess(tmp_path_factory.mktemp("daemon")) as daemon:
+        yield daemon
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_round_trip(tmp_path: Path, kind: str) -> None:
+    """Every event comes back as it was, in each format; a second import of the file adds nothing."""
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    source, file = tmp_path / "source.db", tmp_path / f"events.{kind}"
+    commit(source, *events())
+    assert skillmeter("export", file, "--db-path", source).exit_code == 0
+    with DaemonProcess(tmp_path) as daemon:
+        for expected in (len(events()), 0):
+            result = skillmeter("import", file, "--json", env=daemon.env)
+            assert result.exit_code == 0, result.output
+            assert json.loads(result.stdout)[0]["stored"] == expected
+        assert stored(daemon.db_path) == stored(source)
+        counts = ledger(daemon.db_path)
+        assert counts["attempted"] == counts["stored"] == len(events())
+
+
+def test_interrupted(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """An import that ends at any point, run again, stores what is missing and nothing twice."""
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(msgspec.json.encode(tmp_path.name) + b"\n")
+    payloads = [msgspec.msgpack.encode(Execution(n, "interrupted", "u" * 200, None, True, 1.0)) for n in range(5000)]
+
+    def broken(after: int) -> Iterator[bytes]:
+        yield from itertools.islice(payloads, after)
+        raise KeyboardInterrupt
+
+    for after in (0, 1, 700, 2500):
+        with closing(Carrier(Connection(daemon.endpoint), producer_of(file))) as carrier:
+            with pytest.raises(KeyboardInterrupt):
+                carrier.carry(broken(after), lambda done: None)
+    with closing(Carrier(Connection(daemon.endpoint), producer_of(file))) as carrier:
+        assert 0 < carrier.carry(payloads, lambda done: None) < 5000
+        assert carrier.carry(payloads, lambda done: None) == 5000
+    found = query(
+        daemon.db_path, "SELECT count(*), count(DISTINCT recorded_at) FROM events WHERE skill_id='interrupted'"
+    )
+    assert found == [(5000, 5000)]
+
+
+def test_progress_counts_records(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """Progress goes up to the number of events."""
+    file = tmp_path / "events.jsonl"
+    file.write_text(str(tmp_path))
+    seen: list[int] = []
+    payloads = [msgspec.msgpack.encode(Execution(n, "progress", None, None, True, 1.0)) for n in range(10)]
+    with closing(Carrier(Connection(daemon.endpoint), producer_of(file))) as carrier:
+        carrier.carry(payloads, seen.append)
+    assert (seen[0], seen[-1]) == (0, 10)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=60_000), max_size=30))
+def test_batches_are_the_same_each_time(payloads: list[bytes]) -> None:
+    """Offsets follow on each other without a gap, and depend on nothing but the payloads."""
+    made = list(batches(payloads))
+    assert made == list(batches(payloads))
+    ends = [start + len(body) for start, body in made]
+    assert [start for start, _ in made] == [0, *ends][: len(made)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.csv", "a,b\n1,2\n", "has no column recorded_at, kind, skill_id"),
+        ("x.csv", "recorded_at,kind,skill_id,success,latency_ms\n1,execution\n", "line 2: not as many cells"),
+        ("x.csv", "recorded_at,kind,skill_id\n1,party,s\n", "event 1: kind must be one of execution, rating, health"),
+        ("x.csv", "recorded_at,kind,skill_id,rating\n1,rating,s,6\n", "event 1: rating: expected int <= 5"),
+        ("x.csv", "recorded_at,kind,skill_id,rating\n1,rating,s,x\n", "event 1: rating: expected int, not 'x'"),
+        ("x.csv", "recorded_at,kind,skill_id,rating\n1,rating,,3\n", "event 1: skill_id: expected str, got null"),
+        (
+            "x.csv",
+            "recorded_at,kind,skill_id,rating\nyesterday,rating,s,3\n",
+            "event 1: recorded_at: must be Unix nano",
+        ),
+        ("x.csv", b"recorded_at,kind,skill_id\n\xff,rating,s\n", "is no CSV in UTF-8"),
+        ("x.jsonl", '{"kind": "execution"\n', "line 1: no JSON object"),
+        (
+            "x.jsonl",
+            '{"recorded_at": 1, "kind": "execution", "skill_id": "s", "success": 2}\n',
+            "success: expected 1 or 0",
+        ),
+        (
+            "x.jsonl",
+            '{"recorded_at":1,"kind":"execution","skill_id":"s","success":1,"latency_ms":"nan"}',
+            "event 1: latency_ms: expected float >= 0",
+        ),
+        ("x.journal", "no journal", "is no journal"),
+        ("x.txt", "", "should end in .csv, .jsonl, .parquet or .journal"),
+        ("x.csv", None, "No such file"),
+    ],
+)
+def test_bad_files(tmp_path: Path, name: str, content: str | bytes | None, message: str) -> None:
+    """A file with a mistake is refused before anything is sent: no daemon is needed to be told."""
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    result = skillmeter("import", path, env={"ANALYTICS_SPOOL_DIR": str(tmp_path / "spool")})
+    assert result.exit_code in (1, 2)
+    assert message in result.stderr
+
+
+def test_times_for_people() -> None:
+    """recorded_at may be ISO 8601 with a time zone; it is exact to the microsecond."""
+    row = {"kind": "rating", "skill_id": "s", "rating": "3"}
+    found = event_of({**row, "recorded_at": "2026-01-01T01:00:00.000001+01:00"})
+    assert found.recorded_at_ns == 1_767_225_600_000_001_000
+
+
+def test_import_without_a_daemon(tmp_path: Path) -> None:
+    """Exit code 3, and how to go on."""
+    path = tmp_path / "x.csv"
+    path.write_text("recorded_at,kind,skill_id,rating\n1,rating,s,3\n")
+    with (
+        closing(Carrier(Connection(f"ipc://{tmp_path}/none"), bytes(16), silence_s=0.05)) as carrier,
+        pytest.raises(DaemonUnavailable, match="run the same import again"),
+    ):
+        carrier.committed()
+    assert "1 events and no mistake" in skillmeter("import", path, "--check").stdout
+
+
+class TestJournals:
+    """A journal of another machine."""
+
+    SCRIPT = "record('n1'); record('n2'); os._exit(0)"
+
+    def test_taken_once(self, tmp_path: Path) -> None:
+        """Its events are stored once, though it is imported twice."""
+        with DaemonProcess(tmp_path / "away", started=False) as away:
+            (tmp_path / "away").mkdir()
+            names = run_client(self.SCRIPT, away.env)
+            (journal,) = away.spool_dir.glob("*.journal")
+            (tmp_path / "here").mkdir()
+            with DaemonProcess(tmp_path / "here") as daemon:
+                for _ in range(2):
+                    assert skillmeter("import", journal, env=daemon.env).exit_code == 0
+                    daemon.wait_drained()
+                assert query(daemon.db_path, "SELECT user_id FROM events ORDER BY 1") == [(name,) for name in names]
+
+
+class TestExport:
+    """Files appear whole or not at all."""
+
+    def test_stdout(self, tmp_path: Path) -> None:
+        """- is stdout, and needs a format."""
+        commit(tmp_path / "a.db", *events())
+        printed = skillmeter("export", "-", "--format", "jsonl", "--db-path", tmp_path / "a.db").stdout
+        assert [json.loads(line)["recorded_at"] for line in printed.split("\n")[:-1]] == [
+            e.recorded_at_ns for e in events()
+        ]
+        assert skillmeter("export", "-", "--db-path", tmp_path / "a.db").exit_code == 2
+
+    def test_filters(self, tmp_path: Path) -> None:
+        """Only a skill, only an org."""
+        commit(tmp_path / "a.db", *events())
+        for words, count in ((["--skill", "s"], 3), (["--org", "=1+1"], 1), (["--org", "x"], 0)):
+            result = skillmeter("export", tmp_path / "x.csv", "--json", "--db-path", tmp_path / "a.db", *words)
+            assert json.loads(result.stdout)["events"] == count
+
+    def test_a_failure_leaves_the_old_file(self, tmp_path: Path) -> None:
+        """Without a database the file from before stays, and nothing half done lies beside it."""
+        (tmp_path / "x.csv").write_text("before")
+        assert skillmeter("export", tmp_path / "x.csv", "--db-path", tmp_path / "none.db").exit_code == 1
+        assert os.listdir(tmp_path) == ["x.csv"]
+        assert (tmp_path / "x.csv").read_text() == "before"
+
+    def test_parquet_without_pyarrow(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It says what to install, and leaves no file."""
+        commit(tmp_path / "a.db", *events())
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+        result = skillmeter("export", tmp_path / "x.parquet", "--db-path", tmp_path / "a.db")
+        assert "pip install 'skillmeter[parquet]'" in result.stderr
+        assert not list(tmp_path.glob("*x.parquet*"))
