@@ -18,6 +18,7 @@ import zmq
 from skillmeter import faults, wire
 from skillmeter.errors import WireError
 
+from . import activation
 from .answers import Answers
 from .errors import StaleChunks, StoreUnavailable
 from .intake import Intake
@@ -72,12 +73,17 @@ class Receiver:
         return self._socket.getsockopt_string(zmq.LAST_ENDPOINT) or self._endpoint
 
     def bind(self) -> None:
-        """Listen. Raises zmq.ZMQError or OSError. An ipc socket belongs to its owner, and to the group of a folder
-        that has the set-group-id bit."""
+        """Listen. Raises zmq.ZMQError, DaemonError or OSError. An ipc socket belongs to its owner, and to the group of
+        a folder that has the set-group-id bit."""
         if not self._endpoint.startswith("ipc://"):
             self._socket.bind(self._endpoint)
             return
         path = Path(self._endpoint.removeprefix("ipc://"))
+        passed_fd = activation.inherited(path)
+        if passed_fd is not None:  # its mode is the service manager's affair, and so is its end
+            self._socket.setsockopt(zmq.USE_FD, passed_fd)
+            self._socket.bind(self._endpoint)
+            return
         mask = os.umask(0o177)
         try:
             self._socket.bind(self._endpoint)

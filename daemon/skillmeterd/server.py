@@ -23,6 +23,7 @@ from .answers import Answers
 from .config import DaemonSettings
 from .errors import AlreadyRunning, StoreUnavailable
 from .instance import Instance
+from .notify import Notifier
 from .orphans import Orphans
 from .quarantine import Quarantine
 from .queries import Queries
@@ -49,12 +50,15 @@ COLLECT_S: Final = 60.0  # the garbage collector runs only then, and only when t
 class Server:
     """One daemon. `run` blocks until `stop`; both may be used once."""
 
-    def __init__(self, settings: DaemonSettings) -> None:
+    def __init__(self, settings: DaemonSettings, on_reload: Callable[[], None] = lambda: None) -> None:
         self.settings = settings
+        self.notifier = Notifier()
+        self._on_reload = on_reload
         self.vitals = Vitals(started_ns=time.time_ns())
         self._http: Listener | None = None
         self._instance = Instance()
         self._stopping = False
+        self._reload_asked = False
         self._turned_s = 0.0
         self._look_at_s = 0.0
         self._collect_at_s = 0.0
@@ -64,6 +68,7 @@ class Server:
         self._start()
         try:
             on_ready(self)
+            self.notifier.ready(self._headline())
             self._loop()
         finally:
             self._shut_down()
@@ -71,6 +76,11 @@ class Server:
     def stop(self, *_: Any) -> None:
         """Ask the loop to end. Any thread, and a signal handler."""
         self._stopping = True
+        self._receiver.wake()
+
+    def reload(self, *_: Any) -> None:
+        """Ask the loop to have the settings read again. Any thread, and a signal handler."""
+        self._reload_asked = True
         self._receiver.wake()
 
     @property
@@ -153,11 +163,14 @@ class Server:
     def _loop(self) -> None:
         while not self._stopping:
             self._turned_s = time.monotonic()
-            self._receiver.serve(self._timeout_s())
+            self.notifier.beat(self._headline)
+            self._receiver.serve(min(self._timeout_s(), self.notifier.interval_s))
             self._care_for_orphans()
             if self.vitals.ready:
                 self._retention.turn()
             self._collect_garbage()
+            if self._reload_asked:
+                self._reload()
 
     def _timeout_s(self) -> float:
         if self._orphans.pending and self.vitals.ready:
@@ -206,9 +219,15 @@ class Server:
             self._collect_at_s = now_s + COLLECT_S
             gc.collect()
 
+    def _reload(self) -> None:
+        self._reload_asked = False
+        with self.notifier.reloading():
+            self._on_reload()
+
     # Shut-down: take what is on its way, then the reverse of the start.
 
     def _shut_down(self) -> None:
+        self.notifier.stopping()
         deadline_s = time.monotonic() + DRAIN_S
         batches = -1
         while self.vitals.ready and batches != self.vitals.batches and time.monotonic() < deadline_s:
@@ -236,6 +255,15 @@ class Server:
             return f"the daemon has been at one commit for {idle_s:.0f} s: check its disk"
         return self.vitals.store_problem
 
+    def _headline(self) -> str:
+        """How it is doing, in a line for people."""
+        vitals = self.vitals
+        if not vitals.ready:
+            return f"cannot commit: {vitals.store_problem}"
+        if vitals.orphans_pending:
+            return f"taking over {vitals.orphans_pending:,} journals of ended processes"
+        return f"serving; {vitals.events:,} events in {vitals.commits:,} commits since the start"
+
     def _push(self, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - takes none
         return {"sinks": {"sqlite": self.vitals.ready, **self._sinks.push()}}
 
@@ -250,14 +278,20 @@ class Server:
         }
 
 
-def serve(settings: DaemonSettings, on_ready: Callable[[Server], None]) -> None:
-    """Run a daemon in this process until SIGTERM or SIGINT; the signals are put back as found."""
-    server = Server(settings)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+def serve(settings: DaemonSettings, on_ready: Callable[[Server], None], on_reload: Callable[[], None]) -> None:
+    """Run a daemon in this process until SIGTERM or SIGINT; the signals are put back as found.
+
+    SIGHUP calls `on_reload` under a service manager. Elsewhere it means that the terminal is gone, and ends the daemon.
+    """
+    server = Server(settings, on_reload)
+    handlers = {signal.SIGTERM: server.stop, signal.SIGINT: server.stop}
+    if server.notifier.is_heard:
+        handlers[signal.SIGHUP] = server.reload
+    before = {number: signal.getsignal(number) for number in handlers}
 
     def ready(server: Server) -> None:
-        for number in before:
-            signal.signal(number, server.stop)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         on_ready(server)
 
     try:

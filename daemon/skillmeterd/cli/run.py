@@ -6,6 +6,7 @@ import click
 
 from .. import log as logs
 from ..errors import DaemonError
+from ..reload import reload
 from ..server import Server, serve
 from .frame import Context, Failure, pass_context
 
@@ -23,7 +24,7 @@ def command(context: Context, /, **flags: str | None) -> None:
     settings = context.daemon_settings(**flags)
     logs.configure(settings.log_level)
     try:
-        serve(settings, _ready)
+        serve(settings, _ready, on_reload=lambda: reload(settings, lambda: context.daemon_settings(**flags)))
     except (DaemonError, OSError) as error:
         raise Failure(str(error)) from error
     log.info("stopped")
