@@ -560,7 +560,7 @@ def test_a_daemon_does_not_start_on_a_busy_port(tmp_path: Path) -> None:
 
 
 def test_scrapes_go_on_while_nothing_can_be_committed(tmp_path: Path) -> None:
-    """With the database locked by another program: /metrics shows the last commit, /readyz is 503 (FAULTS.md 40)."""
+    """With the database locked by another program: /metrics shows the last commit, /readyz is 503."""
     with DaemonProcess(tmp_path, env=HTTP | {"ANALYTICS_BACKEND": "prometheus"}) as daemon:
         address = daemon.ask("status")["http"].removeprefix("http://")
         run_client("record('first')", daemon.env)

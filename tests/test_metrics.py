@@ -170,7 +170,7 @@ def test_user_label_tells_counters_apart(tmp_path: Path) -> None:
 
 
 def test_past_the_budget_there_is_one_more_series(tmp_path: Path) -> None:
-    """Series are as many as allowed and one; nothing is missing from their sum; SQL has every skill (FAULTS.md 34)."""
+    """Series are as many as allowed and one; nothing is missing from their sum; SQL has every skill."""
     with Daemon(tmp_path, max_series=10) as daemon:
         daemon.commit(*[encode_execution(f"s{number}", number % 2 == 0, 1, None, None) for number in range(3000)])
         daemon.commit(*[encode_rating(f"s{number}", 3, None, None) for number in range(30)])

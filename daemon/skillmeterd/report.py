@@ -31,9 +31,10 @@ def ledger(db: sqlite3.Connection) -> dict[str, Any]:
     outcomes = {"attempted": 0, "stored": 0, "pending": 0, "dropped": 0, "rejected": 0}
     reasons: dict[str, int] = {}
     for outcome, reason, events in db.execute("SELECT outcome, reason, events FROM ledger ORDER BY outcome, reason"):
-        outcomes[outcome] += events
-        if reason:
-            reasons[f"{outcome}.{reason}"] = events
+        if outcome in outcomes:
+            outcomes[outcome] += events
+        if reason or outcome not in outcomes:  # "sync_failed" is no outcome: such events are stored as well
+            reasons[f"{outcome}.{reason}".rstrip(".")] = events
     balance = 2 * outcomes["attempted"] - sum(outcomes.values())
     return {**outcomes, "balance": balance, "reasons": reasons}
 

@@ -5,13 +5,21 @@ from collections.abc import Sequence
 from typing import Final
 
 from skillmeter._version import __version__
+from skillmeter.records import LEDGER
 
 from .. import report
 from ..config import DaemonSettings
+from ..outcomes import CORRUPT, LOST, MALFORMED, STORED, UNFINISHED
 from ..vitals import Vitals
 from .families import Family, Point
 from .sink import Sink
 from .totals import Totals
+
+# What can happen is a series from the start: an alert that looks for an increase would miss the first one else.
+_OUTCOMES: Final = ("stored", "dropped", "rejected")
+_CLIENTS: Final = [(outcome, reason) for outcome, _, reason in (slot.partition(".") for slot in LEDGER) if reason]
+_SETTLED: Final = (STORED, *_CLIENTS, MALFORMED, LOST, CORRUPT, UNFINISHED)
+_INCIDENTS: Final = ("corrupt", "exchanged")
 
 _BUILD: Final = {"version": __version__, "python_version": platform.python_version()}
 
@@ -23,20 +31,19 @@ def families(settings: DaemonSettings, vitals: Vitals, sinks: Sequence[Sink], to
 
 def _record(totals: Totals) -> list[Family]:
     ledger = totals.ledger
-    settled = [
-        Point({"outcome": outcome, **({"reason": reason} if reason else {})}, events)
-        for (outcome, reason), events in ledger.items()
-        if outcome not in ("attempted", "pending")
-    ]
+    settled = dict.fromkeys(_SETTLED, 0) | {slot: events for slot, events in ledger.items() if slot[0] in _OUTCOMES}
+    incidents = dict.fromkeys(_INCIDENTS, 0) | totals.incidents
+    outcomes = [Point(_outcome(*slot), events) for slot, events in settled.items()]
+    kinds = [Point({"kind": kind}, times) for kind, times in incidents.items()]
     over = [Point({"metric": metric}, label_sets) for metric, label_sets in totals.over_budget.items()]
-    incidents = [Point({"kind": kind}, times) for kind, times in totals.incidents.items()]
     return [
         _counter("attempted_events", "Calls that recorded an event, or tried to.", ledger.get(("attempted", ""), 0)),
-        Family("skillmeter_events", "counter", "Events whose outcome is known: stored, dropped, rejected.", settled),
+        Family("skillmeter_events", "counter", "Events whose outcome is known: stored, dropped, rejected.", outcomes),
         _gauge("pending_events", "Events accepted by clients and not committed yet.", ledger.get(("pending", ""), 0)),
+        _counter("unsynced_events", "Accepted, but the disk did not confirm it.", ledger.get(("sync_failed", ""), 0)),
         _gauge("last_event_id", "The newest event that these totals include.", totals.last_event_id),
         Family("skillmeter_series_over_budget", "gauge", "Label sets past ANALYTICS_MAX_SERIES, by metric.", over),
-        Family("skillmeter_incidents", "counter", "What happened to the database file, by kind.", incidents),
+        Family("skillmeter_incidents", "counter", "What happened to the database file, by kind.", kinds),
     ]
 
 
@@ -83,6 +90,10 @@ def _exports(sinks: Sequence[Sink]) -> list[Family]:
         Family("skillmeter_sink_failures", "counter", "Exports that failed.", points("failures")),
         Family("skillmeter_sink_last_success_timestamp_seconds", "gauge", "When the last one succeeded.", seen),
     ]
+
+
+def _outcome(outcome: str, reason: str) -> dict[str, str]:
+    return {"outcome": outcome, "reason": reason} if reason else {"outcome": outcome}
 
 
 def _counter(name: str, text: str, value: float, created_ns: int | None = None) -> Family:
