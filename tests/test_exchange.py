@@ -90,9 +90,11 @@ def test_interrupted(daemon: DaemonProcess, tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     for after in (0, 1, 700, 2500):
-        with closing(Carrier(Connection(daemon.endpoint), producer_of(file))) as carrier:
-            with pytest.raises(KeyboardInterrupt):
-                carrier.carry(broken(after), lambda done: None)
+        with (
+            closing(Carrier(Connection(daemon.endpoint), producer_of(file))) as carrier,
+            pytest.raises(KeyboardInterrupt),
+        ):
+            carrier.carry(broken(after), lambda done: None)
     with closing(Carrier(Connection(daemon.endpoint), producer_of(file))) as carrier:
         assert 0 < carrier.carry(payloads, lambda done: None) < 5000
         assert carrier.carry(payloads, lambda done: None) == 5000

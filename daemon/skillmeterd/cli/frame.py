@@ -3,8 +3,8 @@
 import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 
 import click
 import msgspec
@@ -34,6 +34,13 @@ class Context:
     def client_settings(self, **flags: Any) -> ClientSettings:
         """The client's settings, for a command that talks to a daemon. Raises ConfigError."""
         return ClientSettings.from_environment(config=self._config, **flags)
+
+
+class Advance(Protocol):
+    """Tells a progress bar how much is done, and of how much if that was not known before."""
+
+    def __call__(self, done: int, total: int | None = None, /) -> None:
+        """Any thread."""
 
 
 pass_context = click.make_pass_decorator(Context)
@@ -102,15 +109,15 @@ class Frame(click.Group):
 
 
 @contextlib.contextmanager
-def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr while the block runs, if that is a terminal; call it with how much is done."""
+def progress(label: str, total: int | None) -> Iterator["Advance"]:
+    """A bar on stderr while the block runs, if that is a terminal; call it with how much is done (and the total)."""
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(stderr=True, markup=False, highlight=False, emoji=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(printable(label), total=total)
-        yield lambda done: bar.update(task, completed=done)
+        yield lambda done, known=total: bar.update(task, completed=done, total=known)
 
 
 def print_json(value: object) -> None:

@@ -1,0 +1,132 @@
+"""Backup and restore: whole copies while recording goes on, and only those are put back."""
+
+import json
+import os
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from skillmeter import create_analytics_client
+from skillmeter.events import encode_execution
+from skillmeterd.cli import group
+from skillmeterd.store import Chunk, Store
+
+from .support import DaemonProcess, assert_consistent, query, run_client
+
+
+def skillmeter(*words: object, env: dict[str, str] | None = None) -> Any:
+    """Run the command line in this process."""
+    return CliRunner().invoke(group, list(map(str, words)), env=env, prog_name="skillmeter")
+
+
+def recorded(path: Path, count: int) -> Path:
+    """A database with so many events."""
+    store = Store.open(path)
+    payloads = [encode_execution("s", True, 1.0, f"u{n}", None) for n in range(count)]
+    store.commit([Chunk(bytes(16), 100 * count, list(range(0, 100 * count, 100)), payloads)])
+    store.close()
+    return path
+
+
+def test_online(tmp_path: Path) -> None:
+    """A copy taken while events are committed is one moment of them, in a file for its owner only."""
+    with DaemonProcess(tmp_path) as daemon:
+        client = create_analytics_client(endpoint=daemon.endpoint, spool_dir=str(daemon.spool_dir))
+        stop = threading.Event()
+
+        def record() -> None:
+            while not stop.is_set():
+                client.record_skill_execution("s", True, 1.0, "u")
+                client.flush(30)
+
+        thread = threading.Thread(target=record)
+        thread.start()
+        try:
+            for number in range(3):
+                copy = tmp_path / f"copy{number}.db"
+                result = skillmeter("backup", copy, "--json", env=daemon.env)
+                assert json.loads(result.stdout)["bytes"] == copy.stat().st_size
+                assert_consistent(copy)
+                assert copy.stat().st_mode & 0o777 == 0o600
+        finally:
+            stop.set()
+            thread.join()
+            client.close()
+    assert not list(tmp_path.glob(".*partial*"))
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    """What was backed up comes back; the database of meanwhile is kept, and the daemon goes on from the backup."""
+    with DaemonProcess(tmp_path) as daemon:
+        run_client("record('before')", daemon.env)
+        daemon.wait_drained()
+        copy = tmp_path / "copy.db"
+        assert skillmeter("backup", copy, env=daemon.env).exit_code == 0
+        run_client("record('after')", daemon.env)
+        daemon.wait_drained()
+        refused = skillmeter("restore", copy, env=daemon.env)
+        assert (refused.exit_code, "another daemon" in refused.stderr) == (1, True)
+        daemon.stop()
+        kept = json.loads(skillmeter("restore", copy, "--json", env=daemon.env).stdout)["kept"]
+        assert query(Path(kept), "SELECT user_id FROM events ORDER BY 1") == [("after",), ("before",)]
+        daemon.start()
+        run_client("record('later')", daemon.env)
+        daemon.wait_drained()
+        assert query(daemon.db_path, "SELECT user_id FROM events ORDER BY 1") == [("before",), ("later",)]
+        assert_consistent(daemon.db_path)
+
+
+@pytest.mark.parametrize("bad", ["missing", "empty", "foreign", "letter", "truncated"])
+def test_only_whole_backups(tmp_path: Path, bad: str) -> None:
+    """What is no whole database of ours is refused, and nothing has changed."""
+    target, source = recorded(tmp_path / "analytics.db", 3), tmp_path / "copy.db"
+    if bad == "empty":
+        source.touch()
+    elif bad == "letter":
+        source.write_text("Dear all, " * 1000)
+    elif bad == "foreign":
+        import sqlite3
+
+        with sqlite3.connect(source) as db:
+            db.execute("CREATE TABLE letters (text)")
+        db.close()
+    elif bad == "truncated":
+        recorded(source, 2000)
+        os.truncate(source, source.stat().st_size // 2)
+    before = target.read_bytes()
+    result = skillmeter("restore", source, "--db-path", target)
+    assert result.exit_code == 1, result.output
+    assert str(source) in result.stderr or "another program" in result.stderr
+    assert target.read_bytes() == before
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_an_existing_file_is_kept(tmp_path: Path) -> None:
+    """A backup replaces a file only with --force, and never the database itself."""
+    source = recorded(tmp_path / "analytics.db", 1)
+    copy = tmp_path / "copy.db"
+    copy.write_text("before")
+    assert skillmeter("backup", copy, "--db-path", source).exit_code == 1
+    assert copy.read_text() == "before"
+    assert skillmeter("backup", source, "--force", "--db-path", source).exit_code == 1
+    assert skillmeter("backup", copy, "--force", "--db-path", source).exit_code == 0
+    assert query(copy, "SELECT count(*) FROM events") == [(1,)]
+
+
+def test_nothing_to_back_up(tmp_path: Path) -> None:
+    """Without a database there is a message and no file."""
+    assert "there is no database" in skillmeter("backup", tmp_path / "x", "--db-path", tmp_path / "none").stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_completion() -> None:
+    """bash completes commands with what `completion bash` prints."""
+    script = skillmeter("completion", "bash").stdout
+    assert "_SKILLMETER_COMPLETE=bash_complete" in script
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    env = {"_SKILLMETER_COMPLETE": "bash_complete", "COMP_WORDS": "skillmeter lead", "COMP_CWORD": "1"}
+    assert "plain,leaderboard" in skillmeter(env=env).output
