@@ -65,7 +65,7 @@ class DaemonProcess:
             "ANALYTICS_RUNTIME_DIR": str(self.runtime_dir),
             "ANALYTICS_SPOOL_DIR": str(self.spool_dir),
             "ANALYTICS_DB_PATH": str(self.db_path),
-            "PROMETHEUS_PORT": "0",
+            "PROMETHEUS_ENABLED": "false",
             **(env or {}),
         }
         self.endpoint = self.env.get("ANALYTICS_ENDPOINT", self.endpoint)

@@ -1,29 +1,27 @@
 """The client: what an application calls. Records into this process's journal and asks the daemon.
 
-Nothing happens when a client is made. The first record call creates the journal and starts the shipper; from then on
-`_accept` is the journal's own `append`, so that a record call is validation, encoding and one write.
+Nothing happens when a client is made. The first record call creates the journal and starts the shipper. From then on
+`_accept` is a short cut, the journal's own `append`, so that a record call is validation, encoding and one write.
+A short cut may be out of date at any time (somebody kept it, or was just taking it). Then it leads to a journal that is
+over and hands on to its heir, which is the client again: `_accept_now` and `_count_now` look at how things are.
 """
 
 import functools
-import time
+import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self
 
 from . import fork
 from .connection import Connection
-from .errors import DaemonUnavailable, JournalError
-from .journal import Journal
-from .ledger import Ledger
-from .logs import logger
+from .errors import SkillmeterError
+from .journal import Heir, Journal
 from .plain import record_plain
+from .producer import Producer
 from .queries import Asker
 from .recording import Recorder
 from .settings import ClientSettings
-from .shipper import Shipper
 
-REOPEN_S: Final = 1.0  # after a journal could not be made, drop for so long before trying again
-POLL_S: Final = 0.002
 HEALTH_TIMEOUT_S: Final = 2.0
 
 
@@ -38,22 +36,13 @@ class AnalyticsClient(Recorder, Asker):
         self.settings = settings
         self._closed = False
         self._connection = self._connect()
-        self._start_over()
+        self._producer = self._incarnate()
+        self._take_no_short_cut()
         fork.register(self)
 
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Wait until all that this process recorded is committed, at most `timeout_s` seconds. False on timeout."""
-        if self._shipper is None or self._journal is None:
-            return True
-        end = self._journal.end
-        shipper = self._shipper
-        deadline_s = time.monotonic() + timeout_s
-        while not (shipper.acked >= end and shipper.settled):
-            if time.monotonic() >= deadline_s or not shipper.running:
-                return shipper.acked >= end
-            shipper.hurry()
-            time.sleep(POLL_S)  # not a lock: under gevent this lets other greenlets run
-        return True
+        return self._producer.flush(timeout_s)
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Flush for at most `timeout_s` seconds, then end the thread and let go of the journal. Idempotent.
@@ -62,60 +51,60 @@ class AnalyticsClient(Recorder, Asker):
         """
         if self._closed:
             return
-        self.flush(timeout_s)
+        self._producer.flush(timeout_s)
         self._closed = True
-        self.__dict__.pop("record_skill_execution", None)
-        self._accept, self._count = self._refuse_closed, self._homeless_count
-        _shared.pop(_identity(self.settings), None)
-        shipper, journal = self._shipper, self._journal
-        if shipper is not None:
-            shipper.stop()
-            _wait_until(lambda: not shipper.running, timeout_s)
-            if not shipper.running:
-                shipper.close_pipe()
-        if journal is not None:
-            journal.close()
-        if shipper is None or not shipper.running:
-            self._connection.close()
+        self._take_no_short_cut()
+        key = _identity(self.settings)
+        if _shared.get(key) is self:
+            del _shared[key]
+        self._producer.close()
+        self._connection.close()
 
     def health_check(self) -> bool:
         """Whether the daemon answers, its last commit worked, and this client's backends are healthy."""
         try:
             answer = self._connection.ask("health", timeout_s=HEALTH_TIMEOUT_S)
-        except DaemonUnavailable:
+        except SkillmeterError:  # nobody answers, or the client is closed
             return False
         sinks = answer["sinks"]
         return bool(answer["ready"]) and all(sinks.get(backend, False) for backend in self.settings.backends)
 
     def get_config_summary(self) -> dict[str, Any]:
         """The settings in force and how recording goes; secrets are shown as [REDACTED]."""
-        settings, journal, shipper = self.settings, self._journal, self._shipper
+        settings, opened = self.settings, self._producer.opened
         return {
             "backend": ",".join(settings.backends),
             "endpoint": settings.endpoint,
             "spool_dir": str(settings.spool_dir),
             "spool_max_bytes": settings.spool_max_bytes,
-            "spool_bytes": journal.disk_bytes if journal else 0,
+            "spool_bytes": opened.journal.disk_bytes if opened else 0,
             "durability": settings.durability,
             "strict": settings.strict,
             "curve_server_key": None if settings.curve_server_key is None else str(settings.curve_server_key),
             "config_path": None if settings.config_path is None else str(settings.config_path),
-            "ledger": (journal.ledger if journal and not self._closed else self._homeless).named(),
-            "unacknowledged_bytes": max(0, journal.end - shipper.acked) if journal and shipper else 0,
+            "ledger": self._producer.ledger.named(),
+            "unacknowledged_bytes": max(0, opened.journal.end - opened.shipper.acked) if opened else 0,
             "closed": self._closed,
             "healthy": False if self._closed else self.health_check(),
         }
 
+    def before_fork(self) -> None:
+        """See fork.py."""
+        opened = self._producer.opened
+        if opened is not None:
+            opened.journal.bar()
+
     def after_fork_in_child(self) -> None:
-        """Leave what belongs to the parent: its journal, thread and sockets. See fork.py."""
-        if self._closed:
+        """See fork.py."""
+        parents = self._producer
+        if parents.pid == os.getpid():
             return
         self._connection.forget()
-        if self._shipper is not None:
-            self._shipper.close_pipe()
-        if self._journal is not None:
-            self._journal.close_copy()
-        self._start_over()
+        mine = self._incarnate()
+        if self._producer is parents:  # else a signal handler has been here in between
+            self._producer = mine
+        self._take_no_short_cut()
+        parents.forget()
 
     def __enter__(self) -> Self:
         return self
@@ -128,82 +117,45 @@ class AnalyticsClient(Recorder, Asker):
     def __repr__(self) -> str:
         return f"<AnalyticsClient {','.join(self.settings.backends)} at {self.settings.endpoint}>"
 
+    def _incarnate(self) -> Producer:
+        return Producer(self.settings, self._connection, Heir(self._accept_now, self._count_now))
+
     def _connect(self) -> Connection:
         key = self.settings.curve_server_key
         return Connection(self.settings.endpoint, None if key is None else key.reveal())
 
-    def _start_over(self) -> None:
-        self._closed = False
-        self._journal: Journal | None = None
-        self._shipper: Shipper | None = None
-        self._opened: list[Journal] = []
-        self._homeless = Ledger.in_memory()
-        self._reopen_at_s = 0.0
-        self.__dict__.pop("record_skill_execution", None)
-        self._accept: Callable[[bytes], bool] = self._accept_first
-        self._count: Callable[[str], None] = self._count_first
+    # The long way, as heir to a journal that is over and until there is one.
 
-    # The first record, and what happens while there is no journal.
-
-    def _accept_first(self, payload: bytes) -> bool:
-        journal = self._open()
-        if journal is None:
-            self._homeless_count("dropped.spool_unavailable" if not self._disk_full else "dropped.disk_full")
-            return False
-        return journal.append(payload)
-
-    def _count_first(self, name: str) -> None:
-        journal = self._open()
-        self._homeless_count(name) if journal is None else journal.count(name)
-
-    def _open(self) -> Journal | None:
-        """The journal, made now if need be. Several threads may be here at once: the first to note its own wins."""
-        if self._opened:
-            return self._opened[0]
-        if time.monotonic() < self._reopen_at_s:
-            return None
-        try:
-            journal = Journal.create(
-                self.settings.spool_dir,
-                max_bytes=self.settings.spool_max_bytes,
-                sync=self.settings.durability == "fsync",
-                carried=self._homeless,
-            )
-        except JournalError as error:
-            self._reopen_at_s = time.monotonic() + REOPEN_S
-            self._disk_full = error.reason == "disk_full"
-            if error.reason not in self._warned:
-                self._warned.add(error.reason)
-                logger().warning("events are dropped, and counted: no journal can be made (%s)", error)
-            return None
-        self._opened.append(journal)
-        if self._opened[0] is not journal:
-            journal.discard()
-            return self._opened[0]
-        self._journal = journal
-        self._shipper = Shipper(journal, self._connection)
-        self._accept, self._count = journal.append, journal.count
-        if journal.plain:
-            general = functools.partial(Recorder.record_skill_execution, self)
-            self.record_skill_execution = record_plain(journal, general)  # type: ignore[method-assign]
-        try:
-            self._shipper.start()
-        except RuntimeError as error:  # the interpreter is ending: the daemon takes the journal
-            logger().debug("no shipper: %s", error)
-        return journal
-
-    _disk_full = False
-
-    def _refuse_closed(self, payload: bytes) -> bool:  # noqa: ARG002 - stands in for Journal.append
-        self._homeless_count("dropped.closed")
-        if "closed" not in self._warned:
-            self._warned.add("closed")
-            logger().warning("an event was recorded after close(); it and later ones are dropped, and counted")
+    def _accept_now(self, payload: bytes) -> bool:
+        fork.catch_up()
+        opened = None if self._closed else self._producer.open()
+        if opened is not None:
+            if self._accept != opened.journal.append:
+                self._take_short_cut(opened.journal)
+            return opened.journal.append(payload)
+        if self._closed:
+            self._producer.warn("closed", "an event came after close(); it and later ones are dropped, and counted")
+        self._producer.refuse("dropped.closed" if self._closed else None)
         return False
 
-    def _homeless_count(self, name: str) -> None:
-        self._homeless["attempted"]()
-        self._homeless[name]()
+    def _count_now(self, name: str) -> None:
+        fork.catch_up()
+        opened = None if self._closed else self._producer.open()
+        if opened is not None:
+            opened.journal.count(name)
+        else:
+            self._producer.refuse(name)
+
+    def _take_no_short_cut(self) -> None:
+        self.__dict__.pop("record_skill_execution", None)
+        self._accept: Callable[[bytes], bool] = self._accept_now
+        self._count: Callable[[str], None] = self._count_now
+
+    def _take_short_cut(self, journal: Journal) -> None:
+        self._accept, self._count = journal.append, journal.count
+        if journal.plain and type(self).record_skill_execution is Recorder.record_skill_execution:
+            general = functools.partial(Recorder.record_skill_execution, self)
+            self.record_skill_execution = record_plain(journal, general)  # type: ignore[method-assign]
 
 
 _shared: dict[tuple[object, ...], AnalyticsClient] = {}
@@ -217,7 +169,8 @@ def create_analytics_client(backend: str | None = None, **settings: Any) -> Anal
     `spool_dir=...`, and win over the environment. Raises ConfigError, a ValueError, with every mistake.
     """
     read = ClientSettings.from_environment(backend=backend, **settings)
-    return _shared.setdefault(_identity(read), AnalyticsClient(read))
+    key = _identity(read)
+    return _shared.get(key) or _shared.setdefault(key, AnalyticsClient(read))
 
 
 def _identity(settings: ClientSettings) -> tuple[object, ...]:
@@ -231,9 +184,3 @@ def _identity(settings: ClientSettings) -> tuple[object, ...]:
         settings.strict,
         None if key is None else key.reveal(),
     )
-
-
-def _wait_until(condition: Callable[[], bool], timeout_s: float) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition() and time.monotonic() < deadline_s:
-        time.sleep(POLL_S)

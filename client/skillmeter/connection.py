@@ -1,15 +1,17 @@
 """The connection: this process's ZeroMQ context, its sockets to the daemon, and questions to it.
 
 zmq is imported when the first socket is made: it costs about 40 ms, which a process that records once and ends does
-not have to pay. A forked child must not touch its parent's context; `forget` keeps it alive, unused.
+not have to pay. A forked child must not touch its parent's context; `forget` keeps it alive, unused. The context ends
+with the last socket after `close`: ending it earlier would pull sockets from under the threads that use them.
 """
 
+import os
 import time
 from typing import Any, Final
 
 from . import wire
 from .errors import DaemonUnavailable, QueryError, SkillmeterError, WireError
-from .native import original
+from .native import load, original
 
 _inherited: list[Any] = []
 
@@ -23,19 +25,22 @@ class Connection:
         self.endpoint = endpoint
         self._curve_server_key = curve_server_key
         self._context: Any = None
+        self._sockets = 0
         self._closed = False
+        self._pid = os.getpid()
         self._lock = original("_thread", "allocate_lock")()
 
     def dealer(self) -> Any:
-        """A new DEALER that is connecting. Raises zmq.ZMQError, for example out of descriptors."""
-        import zmq
-
+        """A new DEALER that is connecting; give it back with `hang_up`. Raises zmq.ZMQError, for example out of
+        descriptors, and SkillmeterError after `close`."""
+        zmq = load("zmq")
         with self._lock:
             if self._closed:
                 raise SkillmeterError("the client is closed")
             if self._context is None:
                 self._context = zmq.Context(io_threads=1)
             socket = self._context.socket(zmq.DEALER)
+            self._sockets += 1
         try:
             socket.setsockopt(zmq.LINGER, 0)
             socket.setsockopt(zmq.IMMEDIATE, 1)  # queue nothing for a daemon that is not there
@@ -51,14 +56,20 @@ class Connection:
                 socket.setsockopt(zmq.CURVE_SERVERKEY, self._curve_server_key.encode())
             socket.connect(self.endpoint)
         except BaseException:
-            socket.close(0)
+            self.hang_up(socket)
             raise
         return socket
 
+    def hang_up(self, socket: Any) -> None:
+        """Close a socket, in the thread that asked for it."""
+        socket.close(0)
+        with self._lock:
+            self._sockets -= 1
+        self._end_context()
+
     def ask(self, method: str, params: dict[str, Any] | None = None, *, timeout_s: float = 5.0) -> Any:
         """The daemon's answer to a question. Raises DaemonUnavailable after `timeout_s`, QueryError if it says no."""
-        import zmq
-
+        zmq = load("zmq")
         deadline_s = time.monotonic() + timeout_s
         try:
             socket = self.dealer()
@@ -81,21 +92,27 @@ class Connection:
         except (zmq.ZMQError, WireError) as error:
             raise DaemonUnavailable(f"the daemon at {self.endpoint} cannot be asked: {error}") from error
         finally:
-            socket.close(0)
+            self.hang_up(socket)
 
     def close(self) -> None:
-        """Close the context and every socket of it that its thread has left open. Idempotent."""
-        with self._lock:
-            self._closed = True
-            context, self._context = self._context, None
-        if context is not None:
-            context.destroy(linger=0)
+        """Make no more sockets, and end the context with the last one. Idempotent."""
+        self._closed = True
+        self._end_context()
 
     def forget(self) -> None:
-        """In a forked child: start over, and leave the parent's context alone."""
-        _inherited.append((self._context, self._lock))
-        self._context = None
-        self._lock = original("_thread", "allocate_lock")()
+        """In a forked child: start over, and leave the parent's context alone. Idempotent."""
+        if self._pid != os.getpid():
+            self._lock = original("_thread", "allocate_lock")()
+            _inherited.append(self._context)
+            self._context, self._sockets, self._pid = None, 0, os.getpid()
+
+    def _end_context(self) -> None:
+        with self._lock:
+            if not self._closed or self._sockets:
+                return
+            context, self._context = self._context, None
+        if context is not None:
+            context.term()
 
     def _nobody(self, timeout_s: float) -> DaemonUnavailable:
         return DaemonUnavailable(

@@ -51,3 +51,22 @@ class CorruptJournal(JournalError):
         super().__init__("corrupt", f"{message} ({path} at byte {offset})" if path else message)
         self.path = path
         self.offset = offset
+
+
+def came_between(error: BaseException) -> bool:
+    """Whether other code raised this than the C call that stood alone in the `try`: a signal handler that ran right
+    after it. Then the call was made, and must not be made again."""
+    trace = error.__traceback__
+    return trace is not None and trace.tb_next is not None
+
+
+def raised_by_signal_handler(error: BaseException) -> bool:
+    """Whether a signal handler that interrupted our code raised this. Such an error, a timeout perhaps, is meant for
+    our caller. Handlers are the functions that have the frame that they interrupt among their arguments."""
+    outer = error.__traceback__
+    while outer is not None and (inner := outer.tb_next) is not None:
+        for value in inner.tb_frame.f_locals.values():
+            if value is outer.tb_frame or (type(value) is tuple and any(part is outer.tb_frame for part in value)):
+                return True
+        outer = inner
+    return False

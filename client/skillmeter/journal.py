@@ -7,6 +7,10 @@ operation that may be repeated or interleaved with other threads and signal hand
 leads to a sealed segment, which leads on. (A lock here would deadlock in a signal handler; a second lane for calls
 that find the first one busy loses or doubles events.) Without the GIL, `append` takes a lock after all.
 
+`put` is the write of the current segment, and the short way. A forked child shares the mapping but not the write
+position, so one append there would overwrite the parent's. Hence `put` is barred while a fork is under way; the long
+way asks whose process it is, and hands what comes to a closed or inherited journal to its *heir*.
+
 Who runs what: any thread appends and counts. The shipper's thread alone reads, frees and prepares segments ahead.
 """
 
@@ -14,6 +18,7 @@ import contextlib
 import fcntl
 import functools
 import itertools
+import mmap
 import os
 import struct
 import sys
@@ -27,9 +32,10 @@ from typing import Final, ParamSpec, TypeVar
 import msgspec
 
 from . import faults
-from .errors import JournalError
+from .errors import JournalError, came_between
 from .ledger import Ledger
 from .logs import logger
+from .native import Depth
 from .records import (
     HEAD_BYTES,
     RECORD_HEADER_BYTES,
@@ -45,6 +51,7 @@ from .segment import Segment, create_file, unusable
 
 HEAD_FILE_BYTES: Final = 64 * 1024  # a process that records once pays for this much
 SEGMENT_FILE_BYTES: Final = 1024 * 1024  # about 15,000 events; making one takes 0.1 to 0.3 ms
+MAX_NESTED: Final = 3  # handlers that interrupt each other while they make room; the next ones are refused
 RETRY_S: Final = 0.1  # after a failed try to make a segment, drop without another for so long
 
 P = ParamSpec("P")
@@ -52,8 +59,27 @@ T = TypeVar("T")
 _pack = struct.Struct("<IHH").pack
 _crc32 = zlib.crc32
 
-creating: list[Path] = []
-"""Heads that some thread is making now. A child forked in between has descriptors that nobody knows of; see fork.py."""
+unfinished: set[str] = set()
+"""Names of heads that no client knows of yet. A child that is forked now looks for their descriptors; see fork.py."""
+
+forks: list[None] = []
+"""One for each fork under way in this process; appending and popping are atomic."""
+
+_closed_map = mmap.mmap(-1, 1)
+_closed_map.close()
+_barred = _closed_map.write  # raises ValueError as a full segment does: from C, without a frame of its own
+
+
+class Heir(msgspec.Struct, frozen=True):
+    """Who takes what comes to a journal that was closed, or that belongs to the parent process."""
+
+    accept: Callable[[bytes], bool]
+    """As Journal.append."""
+    count: Callable[[str], None]
+    """As Journal.count."""
+
+
+NO_HEIR: Final = Heir(lambda _: False, lambda _: None)
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -73,7 +99,15 @@ class Journal:
     """One producer's journal, held open by its owner. `append` may be called from anywhere, at any time."""
 
     def __init__(
-        self, head: Segment, producer: bytes, ledger: Ledger, *, max_bytes: int, segment_bytes: int, sync: bool
+        self,
+        head: Segment,
+        producer: bytes,
+        ledger: Ledger,
+        heir: Heir,
+        *,
+        max_bytes: int,
+        segment_bytes: int,
+        sync: bool,
     ):
         """Use `Journal.create`."""
         self.producer = producer
@@ -83,16 +117,23 @@ class Journal:
         self.wake: Callable[[], None] = _nobody
         self.kept_from = 0
         """Everything before this offset is committed and freed."""
+        self._heir = heir
+        self._pid = os.getpid()
         self._head = self._oldest = self.current = head
         self._max_bytes = max_bytes
         self._segment_bytes = segment_bytes
         self._sync = sync
         self._file_numbers = itertools.count(1)
+        self._making = Depth(MAX_NESTED)
         self._retry_at_s = 0.0
         self._retry_reason = ""
-        self._attempted = ledger["attempted"]
+        self.attempted = ledger["attempted"]
+        """Counts one attempt; ValueError once the journal is closed."""
         self.plain = not (sync or faults.ACTIVE) and _has_gil()
-        """Whether an append is `write` and nothing more."""
+        """Whether an append is `put` and `attempted`, and nothing more."""
+        self.put: Callable[[bytes], int] = _barred
+        """Appends a framed record, or raises ValueError: then `write` is the way."""
+        self._aim(head)
         if faults.ACTIVE:
             self.append = self._append_with_faults  # type: ignore[method-assign]
         elif sync:
@@ -109,12 +150,14 @@ class Journal:
         max_bytes: int,
         sync: bool = False,
         carried: Ledger | None = None,
+        heir: Heir = NO_HEIR,
         head_bytes: int = HEAD_FILE_BYTES,
         segment_bytes: int = SEGMENT_FILE_BYTES,
     ) -> "Journal":
         """A new journal in `spool_dir`, which is made if it is missing; at most `max_bytes` on disk.
 
-        `sync` makes each append wait for the disk. Raises JournalError.
+        `sync` makes each append wait for the disk. Raises JournalError. Call `noted` once it is where a forked child
+        would find it, or `discard`.
         """
         _make_spool(spool_dir)
         while True:
@@ -122,39 +165,72 @@ class Journal:
             head = _create_head(spool_dir / f"{producer.hex()}.journal", producer, head_bytes)
             if head is not None:
                 break
-        if sync:
-            _sync_folder(spool_dir)
         faults.point("journal.created")
-        ledger = Ledger(head.page, carried=carried)
-        return cls(head, producer, ledger, max_bytes=max_bytes, segment_bytes=segment_bytes, sync=sync)
+        try:
+            if sync:
+                _sync_folder(spool_dir)
+            ledger = Ledger(head.page, carried=carried)
+        except JournalError:
+            head.discard()
+            unfinished.discard(head.path.name)
+            raise
+        return cls(head, producer, ledger, heir, max_bytes=max_bytes, segment_bytes=segment_bytes, sync=sync)
+
+    def noted(self) -> None:
+        """Its owner knows of it."""
+        unfinished.discard(self._head.path.name)
 
     def append(self, payload: bytes) -> bool:
         """Keep an event. True: it will be in SQLite exactly once. False: it was counted as dropped."""
-        self._attempted()
         size = len(payload)
         try:
             record = _pack(_crc32(payload, size), size, RECORD_MAGIC) + payload
         except struct.error:
-            return self._drop("too_large")
+            self.count("dropped.too_large")
+            return False
         return self.write(record)
 
     def write(self, record: bytes) -> bool:
-        """Append a framed record whose attempt is counted already. True and False as for `append`."""
+        """Append a framed record; True and False as for `append`."""
         try:
-            self.current.write(record)
-        except ValueError:
-            if not self._append_next(record):
-                return False
-        if self.idle:
-            self.wake()
+            self.put(record)
+        except ValueError as error:
+            if came_between(error):
+                raise
+            return self._write_further_on(record)
+        return self.kept()
+
+    def kept(self) -> bool:
+        """Do what is left after a record was put: count the attempt, wake the shipper. True."""
+        try:
+            self.attempted()
+            if self.idle:
+                self.wake()
+        except ValueError as error:  # closed meanwhile; the daemon counts what it finds in the journal
+            if came_between(error):
+                raise
+        except RecursionError:  # the caller's stack is full: the shipper will be woken by somebody else
+            pass
         return True
 
     def count(self, name: str) -> None:
         """Count a call that was refused: `rejected.REASON` or `dropped.REASON` of records.LEDGER."""
-        self._attempted()
-        self.ledger[name]()
+        if os.getpid() != self._pid:
+            self._heir.count(name)
+            return
+        try:
+            self.attempted()
+            self.ledger[name]()
+        except ValueError as error:
+            if came_between(error):
+                raise
+            self._heir.count(name)
         if self.idle:
             self.wake()
+
+    def bar(self) -> None:
+        """A fork is under way: nothing is to be appended by the short way. The next append lifts it."""
+        self.put = _barred
 
     @property
     def end(self) -> int:
@@ -245,9 +321,11 @@ class Journal:
 
     def close_copy(self) -> None:
         """In a forked child: close the copies of mappings and descriptors. The parent's lock is not touched by that."""
+        self.put = _barred
         self.ledger.close()
         segment: Segment | None = self._oldest
         while segment is not None:
+            segment.end_chain()
             segment.close()
             segment = segment.next
         self._head.close()
@@ -256,32 +334,48 @@ class Journal:
         """Delete a journal that was never used."""
         self.ledger.close()
         self._head.discard()
+        self.noted()
 
     # Rolling.
 
-    def _append_next(self, record: bytes) -> bool:
-        """Append to the first segment of the chain that has room. False: counted as dropped."""
-        if len(record) > self._segment_bytes - SEGMENT_HEADER_BYTES:
-            return self._drop("too_large")
+    def _write_further_on(self, record: bytes) -> bool:
+        """Append to the first segment from the current one on that has room. False: counted as dropped."""
+        if os.getpid() != self._pid:
+            return self._heir.accept(record[RECORD_HEADER_BYTES:])
         segment = self.current
         while True:
             try:
-                following = self._successor(segment)
+                segment.write(record)
+            except ValueError as error:
+                if came_between(error):
+                    raise
+            else:
+                self._aim(segment)
+                return self.kept()
+            try:
+                following = self._successor(segment, len(record))
             except JournalError as error:
-                return self._drop(error.reason)
+                if error.reason == "closed":
+                    return self._heir.accept(record[RECORD_HEADER_BYTES:])
+                self.count(f"dropped.{error.reason}")
+                return False
             faults.point("journal.roll")
             segment.seal()
             faults.point("journal.sealed")
             self.current = segment = following
             self.wake()  # the shipper prepares the one after
-            try:
-                segment.write(record)
-            except ValueError:
-                continue  # others have filled it already
-            return True
 
-    def _successor(self, segment: Segment) -> Segment:
-        """The segment after this one, made if need be. Raises JournalError."""
+    def _aim(self, segment: Segment) -> None:
+        """Let the short way lead to a segment, if no fork is under way."""
+        if not forks:
+            self.put = segment.write
+        if forks:
+            self.put = _barred
+
+    def _successor(self, segment: Segment, room: int = 0) -> Segment:
+        """The segment after this one, made if need be, for a record of `room` bytes. Raises JournalError."""
+        if room > self._segment_bytes - SEGMENT_HEADER_BYTES:
+            raise JournalError("too_large", f"a record of {room} bytes; a segment holds fewer")
         if not segment.successors:
             candidate = self._create_segment(segment)
             segment.successors.append(candidate)
@@ -297,34 +391,38 @@ class Journal:
             raise JournalError("spool_full", f"the spool of this process has its {self._max_bytes} bytes")
         if time.monotonic() < self._retry_at_s:
             raise JournalError(self._retry_reason, "tried a moment ago")
-        header = SegmentHeader(self.producer, before.index + 1, base)
-        path = self._head.path.with_suffix(f".{next(self._file_numbers):08x}.seg")
         try:
-            segment = Segment(
-                path,
-                create_file(path),
-                self._segment_bytes,
-                encode_segment_header(header),
-                index=header.index,
-                base=base,
-                start=SEGMENT_HEADER_BYTES,
-            )
+            if not self._making.enter():
+                raise JournalError("busy", "room is being made already")
+            return self._make_segment(SegmentHeader(self.producer, before.index + 1, base))
         except JournalError as error:
-            self._retry_reason = error.reason
-            self._retry_at_s = time.monotonic() + RETRY_S
+            if error.reason != "busy":
+                self._retry_reason = error.reason
+                self._retry_at_s = time.monotonic() + RETRY_S
             raise
-        if self._sync:
-            with contextlib.suppress(OSError):  # then each append's own sync fails too, and is counted
-                _sync_folder(path.parent)
-        else:
-            segment.release_descriptor()
-        return segment
+        finally:
+            self._making.leave()
 
-    def _drop(self, reason: str) -> bool:
-        self.ledger[f"dropped.{reason}"]()
-        if self.idle:
-            self.wake()
-        return False
+    def _make_segment(self, header: SegmentHeader) -> Segment:
+        path = self._head.path.with_suffix(f".{next(self._file_numbers):08x}.seg")
+        segment = Segment(
+            path,
+            create_file(path),
+            self._segment_bytes,
+            encode_segment_header(header),
+            index=header.index,
+            base=header.base,
+            start=SEGMENT_HEADER_BYTES,
+        )
+        if not self._sync:
+            segment.release_descriptor()
+            return segment
+        try:
+            _sync_folder(path.parent)
+        except JournalError:
+            segment.discard()
+            raise
+        return segment
 
     # Other kinds of append.
 
@@ -340,15 +438,21 @@ class Journal:
             try:
                 segment.sync()
             except OSError:
-                self.ledger["sync_failed"]()
+                self._count_failed_sync()
             segment = None if segment is last else segment.next
         return True
+
+    def _count_failed_sync(self) -> None:
+        try:
+            self.ledger["sync_failed"]()
+        except ValueError as error:  # closed meanwhile, which syncs too
+            if came_between(error):
+                raise
 
     def _append_with_faults(self, payload: bytes) -> bool:
         """Append, with a kill before, in the middle and after: for tests."""
         faults.point("journal.before_write")
         if faults.hit("journal.torn_write"):
-            self._attempted()
             record = _pack(_crc32(payload, len(payload)), len(payload), RECORD_MAGIC) + payload
             with contextlib.suppress(ValueError):
                 self.current.write(record[: len(record) // 2])
@@ -360,7 +464,7 @@ class Journal:
 
 def _create_head(path: Path, producer: bytes, size: int) -> Segment | None:
     """A locked head, or None if a daemon took the file for an orphan before it was locked."""
-    creating.append(path)
+    unfinished.add(path.name)
     try:
         fd = create_file(path)
         try:
@@ -375,11 +479,20 @@ def _create_head(path: Path, producer: bytes, size: int) -> Segment | None:
             os.close(fd)
             with contextlib.suppress(OSError):
                 os.unlink(path)
+            unfinished.discard(path.name)
             return None
         header = encode_head(Head(producer, time.time_ns(), os.getpid()))
         return Segment(path, fd, size, header, index=0, base=0, start=HEAD_BYTES)
-    finally:
-        creating.remove(path)
+    except JournalError:
+        unfinished.discard(path.name)
+        raise
+
+
+def take_unfinished() -> set[str]:
+    """In a forked child: the names of heads that threads of the parent were making."""
+    global unfinished
+    names, unfinished = unfinished, set()
+    return names
 
 
 def _make_spool(spool_dir: Path) -> None:
@@ -390,13 +503,14 @@ def _make_spool(spool_dir: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
     except OSError as error:
         raise unusable(error, folder) from error
-    finally:
-        os.close(fd)
 
 
 def _nobody() -> None:

@@ -27,6 +27,7 @@ class Ledger:
         self._seed = carried.snapshot() if carried else (0,) * len(LEDGER)
         if sys.byteorder != "little":  # the format is, and a view of the page is the machine's
             raise JournalError("spool_unavailable", "skillmeter needs a little-endian machine")
+        self._last: tuple[int, ...] = ()
         self._slots = memoryview(page).cast("Q")[LEDGER_AT // 8 : LEDGER_AT // 8 + len(LEDGER)]
         for slot, count in enumerate(self._seed):
             self._slots[slot] = count
@@ -43,7 +44,10 @@ class Ledger:
 
     def snapshot(self) -> tuple[int, ...]:
         """The counts, in the order of records.LEDGER."""
-        counts = decode_ledger(self._page)
+        try:
+            counts = decode_ledger(self._page)
+        except ValueError:  # closed
+            counts = self._last
         if self._carried is None:
             return counts
         # A thread may have been counting in the carried ledger while it was taken over.
@@ -51,7 +55,11 @@ class Ledger:
         return tuple(count + now - then for count, now, then in late)
 
     def close(self) -> None:
-        """Let go of the page, so that it can be unmapped."""
+        """Let go of the page, so that it can be unmapped; what was counted can still be read. Idempotent."""
+        try:
+            self._last = decode_ledger(self._page)
+        except ValueError:  # closed before
+            pass
         self._slots.release()
 
     def named(self) -> dict[str, int]:

@@ -2,12 +2,13 @@
 
 from typing import TYPE_CHECKING
 
+from .native import load
+
 if TYPE_CHECKING:
     import logging
 
 
 def logger() -> "logging.Logger":
     """The logger `skillmeter`."""
-    import logging
-
-    return logging.getLogger("skillmeter")
+    found: logging.Logger = load("logging").getLogger("skillmeter")
+    return found

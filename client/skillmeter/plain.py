@@ -12,6 +12,7 @@ import time
 import zlib
 from typing import Any, Final, Protocol
 
+from .errors import came_between, raised_by_signal_handler
 from .events import MAX_ID_CHARS, MAX_LATENCY_MS, encode
 from .journal import Journal
 from .records import RECORD_MAGIC
@@ -40,7 +41,7 @@ class RecordExecution(Protocol):
 
 def record_plain(journal: Journal, general: RecordExecution) -> RecordExecution:
     """`general`, with a short way to `journal` for the plain case; only for a journal that is `plain`."""
-    attempted = journal.ledger["attempted"]
+    attempted = journal.attempted
     now_ns, crc32, pack, slowest = time.time_ns, zlib.crc32, struct.Struct("<IHH").pack, MAX_LATENCY_MS
     # Ids that were found valid: looking one up costs a third of checking it again.
     skills: set[str] = set()
@@ -84,8 +85,9 @@ def record_plain(journal: Journal, general: RecordExecution) -> RecordExecution:
             payload = encode((1, now_ns(), skill_id, user_id, org_id, success, latency_ms))
             size = len(payload)
             record = pack(crc32(payload, size), size, RECORD_MAGIC) + payload
-            attempted()
-        except Exception:  # not plain, or the journal is closed: the general way says which
+        except Exception as error:  # not plain: the general way says what is wrong with it
+            if raised_by_signal_handler(error):
+                raise
             return general(
                 skill_id,
                 success,
@@ -98,11 +100,18 @@ def record_plain(journal: Journal, general: RecordExecution) -> RecordExecution:
                 timestamp=timestamp,
             )
         try:
-            journal.current.write(record)
-        except ValueError:
+            journal.put(record)
+        except ValueError as error:
+            if came_between(error):
+                raise
             return journal.write(record)
-        if journal.idle:
-            journal.wake()
+        try:
+            attempted()
+            if journal.idle:
+                journal.wake()
+        except (ValueError, RecursionError) as error:  # closed meanwhile, or the caller's stack is full
+            if raised_by_signal_handler(error):
+                raise
         return True
 
     return record_skill_execution

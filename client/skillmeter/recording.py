@@ -8,7 +8,7 @@ import datetime
 from collections.abc import Callable
 from typing import Any
 
-from .errors import InvalidEventError
+from .errors import InvalidEventError, raised_by_signal_handler
 from .events import encode_execution, encode_health, encode_rating
 from .logs import logger
 from .track import Tracker
@@ -103,6 +103,8 @@ class Recorder:
 
     def _refuse(self, error: Exception) -> bool:
         """Count an event that was not kept, warn once per reason, and raise the error in strict mode."""
+        if raised_by_signal_handler(error):
+            raise error
         invalid = isinstance(error, InvalidEventError)
         reason = f"rejected.{error.reason}" if isinstance(error, InvalidEventError) else "dropped.internal"
         self._count(reason)

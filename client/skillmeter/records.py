@@ -70,6 +70,7 @@ DROP_REASONS: Final = (
     "disk_full",  # ENOSPC or a quota
     "spool_unavailable",  # missing, read-only, not permitted
     "too_large",  # longer than a record, or than a segment
+    "busy",  # signal handlers came faster than room could be made for them
     "closed",  # recorded after close()
     "internal",  # a fault of ours, logged with its traceback
 )

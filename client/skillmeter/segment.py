@@ -1,17 +1,15 @@
 """A segment: one file of a journal, mapped, that many threads append to without a lock.
 
 An append is `segment.write(record)`: the mapping's own `write`, one C call that copies and advances, or raises
-ValueError when the record does not fit. Sealing is one C call too: it notes where the records end and moves the write
-position to the end of the file, so that a late writer finds no room. Both rest on the GIL; see journal.py for
-interpreters without one.
+ValueError when the record does not fit. Sealing moves the write position to the end of the file, so that a late writer
+finds no room. Where the records end is noted just before that; what others write in between is found by its length.
+Both rest on the GIL; see journal.py for interpreters without one.
 """
 
 import contextlib
 import errno
 import fcntl
-import functools
 import mmap
-import operator
 import os
 import stat
 import struct
@@ -19,8 +17,10 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from .errors import JournalError
+from .errors import JournalError, came_between
+from .records import RECORD_HEADER_BYTES, RECORD_MAGIC
 
+_RECORD: Final = struct.Struct("<IHH")
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 _F_PREALLOCATE: Final = 42  # <sys/fcntl.h> of macOS
 _F_ALLOCATEALL: Final = 4
@@ -29,7 +29,9 @@ _F_ALLOCATEALL: Final = 4
 class Segment:
     """Record bytes from offset `base` on, in a file whose records begin at `start`."""
 
-    __slots__ = ("_ends", "_fd", "_map", "_seal", "base", "capacity", "index", "path", "start", "successors", "write")
+    __slots__ = (
+        "_end", "_fd", "_map", "_marks", "base", "capacity", "index", "path", "sealed", "start", "successors", "write",
+    )  # fmt: skip
 
     def __init__(self, path: Path, fd: int, size: int, header: bytes, *, index: int, base: int, start: int) -> None:
         """Takes over `fd`, an empty file; raises JournalError, and then leaves neither file nor descriptor."""
@@ -53,8 +55,10 @@ class Segment:
         self.successors: list[Segment | None] = []
         """The first is the next segment, or None at the end of a closed journal. It is a list because appending to one
         decides in one step who was first."""
-        self._ends: list[int | None] = []
-        self._seal = (self._map.tell, functools.partial(self._map.seek, 0, os.SEEK_END))
+        self.sealed = False
+        """Whether nothing can be appended any more."""
+        self._marks: list[int] = []  # write positions noted by those who are sealing it; the least was true
+        self._end: int | None = None  # the position behind the last record, once it cannot change
 
     @property
     def page(self) -> mmap.mmap:
@@ -67,23 +71,23 @@ class Segment:
         return self.successors[0] if self.successors else None
 
     @property
-    def sealed(self) -> bool:
-        """Whether nothing can be appended any more."""
-        return bool(self._ends)
-
-    @property
     def end(self) -> int:
         """The offset behind the last record."""
-        if not self._ends:
-            position = self._map.tell()
-            if not self._ends:  # not sealed in between, so that was the end of the records
-                return self.base + position - self.start
-        return self.base + (self._ends[0] or 0) - self.start
+        try:
+            position = self._end or self._find_end()
+        except ValueError:  # unmapped meanwhile, and so known; or a copy in a forked child, where nobody cares
+            position = self._end or self.start
+        return self.base + position - self.start
 
     def seal(self) -> None:
-        """Let nobody append any more. Idempotent: the first call notes the end, in the same C call."""
-        with contextlib.suppress(ValueError):  # already unmapped, so already sealed
-            self._ends.extend(map(operator.call, self._seal))  # type: ignore[arg-type]  # mypy cannot bind a ParamSpec
+        """Let nobody append any more. Idempotent, and may be interrupted by itself or by appends at any point."""
+        try:
+            self._marks.append(self._map.tell())
+            self._map.seek(0, os.SEEK_END)
+        except ValueError as error:  # already unmapped, so already sealed
+            if came_between(error):
+                raise
+        self.sealed = True
 
     def end_chain(self) -> None:
         """Let no segment follow, unless one does already."""
@@ -102,7 +106,7 @@ class Segment:
 
     def lose(self, offset: int) -> None:
         """Forget the records from `offset` on; only once it is sealed."""
-        self._ends[0] = offset - self.base + self.start
+        self._end = offset - self.base + self.start
 
     def sync(self) -> None:
         """Wait until the disk has all that was written. Raises OSError."""
@@ -111,11 +115,15 @@ class Segment:
             os.fdatasync(fd) if hasattr(os, "fdatasync") else os.fsync(fd)
 
     def unmap(self) -> None:
-        """Give the memory back; reading goes on through the file."""
+        """Give the memory back; reading goes on through the file. Only once it is sealed."""
+        self._end = self._end or self._find_end()
         self._map.close()
 
     def close(self) -> None:
         """Give memory and descriptor back. The file stays, and so does a lock that a parent process holds on it."""
+        if self.sealed:
+            with contextlib.suppress(ValueError):  # unmapped before
+                self.unmap()
         self._map.close()
         fd, self._fd = self._fd, None
         if fd is not None:
@@ -127,6 +135,26 @@ class Segment:
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
+
+    def _find_end(self) -> int:
+        """The position behind the last record. Raises ValueError if the mapping is closed."""
+        sealed = self.sealed
+        position = self._map.tell()
+        if self._marks:  # else nobody was sealing it yet, and that was it
+            position = self._pass_records(min(self._marks))
+        if sealed:
+            self._end = position
+        return position
+
+    def _pass_records(self, position: int) -> int:
+        """The position behind the records from `position` on; zeros follow, or no room for another."""
+        size = self.start + self.capacity
+        while position + RECORD_HEADER_BYTES <= size:
+            _, length, magic = _RECORD.unpack_from(self._map, position)
+            if magic != RECORD_MAGIC:
+                break
+            position += RECORD_HEADER_BYTES + int(length)
+        return position
 
     def discard(self) -> None:
         """Close and delete."""

@@ -4,8 +4,6 @@ It keeps at most WINDOW_BYTES unacknowledged. What it sent and what was acknowle
 socket or a rewind just moves the first back. It sleeps when all is acknowledged, and while no daemon is there.
 """
 
-import contextlib
-import os
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -15,7 +13,7 @@ from .connection import Connection
 from .errors import SkillmeterError, WireError
 from .journal import Journal, Piece
 from .logs import logger
-from .native import original, start_thread
+from .native import Bell, load, start_thread
 
 START_DELAY_S: Final = 0.1  # a process that ends before is spared the import of zmq; the daemon takes its journal
 GATHER_S: Final = 0.01  # after a quiet time, wait for more events before the first batch
@@ -30,13 +28,15 @@ class Shipper:
     """Carries one journal. The thread started by `start` owns the socket; others only wake it."""
 
     def __init__(self, journal: Journal, connection: Connection) -> None:
+        """Raises OSError if there are no descriptors left."""
         self.acked = 0
         """The offset up to which the daemon has committed."""
         self.acked_ledger: tuple[int, ...] = ()
         """The ledger that the daemon has committed."""
         self.last_ack_s: float | None = None
         """When the daemon last answered, on the monotonic clock."""
-        self.running = False
+        self.running = True
+        """Whether the thread may still do something."""
         self._journal = journal
         self._connection = connection
         self._stopping = False
@@ -48,13 +48,10 @@ class Shipper:
         self._lost_from = -1
         self._failures = 0
         self._progress_at_s = 0.0
-        self._wake_in, self._wake_out = os.pipe()
-        os.set_blocking(self._wake_in, False)
-        os.set_blocking(self._wake_out, False)
+        self._bell = Bell()
 
     def start(self) -> None:
         """Start the thread. Raises RuntimeError where no thread can be started."""
-        self.running = True
         self._journal.wake = self.wake
         try:
             start_thread(self._run)
@@ -65,8 +62,7 @@ class Shipper:
     def wake(self) -> None:
         """There is something to do. Never raises or blocks; safe in a signal handler."""
         self._journal.idle = False
-        with contextlib.suppress(OSError):  # the pipe is full, so it is awake; or it is closed
-            os.write(self._wake_out, b"x")
+        self._bell.ring()
 
     def hurry(self) -> None:
         """Send now, without waiting for more."""
@@ -78,11 +74,9 @@ class Shipper:
         self._stopping = True
         self.wake()
 
-    def close_pipe(self) -> None:
-        """Give the descriptors back; only when the thread has ended, or in a forked child."""
-        for fd in (self._wake_in, self._wake_out):
-            with contextlib.suppress(OSError):
-                os.close(fd)
+    def close(self) -> None:
+        """Give the descriptors back; only when the thread has ended, or in a forked child. Idempotent."""
+        self._bell.close()
 
     @property
     def settled(self) -> bool:
@@ -97,14 +91,15 @@ class Shipper:
             while not self._stopping:
                 self._attempt(self._ship)
         except Exception:  # the top of the thread: the journal keeps everything, but somebody must hear of it
+            if self._stopping:
+                return  # the journal may have been closed meanwhile
             logger().exception("the shipper has stopped; what this process records stays in its journal")
         finally:
             self.running = False
 
     def _attempt(self, ship: Callable[[], None]) -> None:
         """Run until the socket has to be replaced; wait a while after an error that may pass."""
-        import zmq
-
+        zmq = load("zmq")
         try:
             ship()
         except (OSError, zmq.ZMQError) as error:
@@ -116,18 +111,15 @@ class Shipper:
 
     def _wait_without_zmq(self, timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s
-        select = original("select", "select")
         while not (self._stopping or self._hurry) and (left_s := deadline_s - time.monotonic()) > 0:
-            select([self._wake_in], [], [], left_s)
-            self._drain_wake()
+            self._bell.wait(left_s)
 
     def _ship(self) -> None:
         """Serve one socket until it is to be replaced by a new one, or the thread is to stop."""
-        import zmq
-
+        zmq = load("zmq")
         socket = self._connection.dealer()
         poller = zmq.Poller()
-        poller.register(self._wake_in, zmq.POLLIN)
+        poller.register(self._bell.fileno(), zmq.POLLIN)
         poller.register(socket, zmq.POLLIN)
         self._go_back(self.acked)
         try:
@@ -137,8 +129,8 @@ class Shipper:
                 poller.modify(socket, zmq.POLLIN | (zmq.POLLOUT if waits_for_daemon else 0))
                 timeout_ms = self._timeout_ms(waits_for_daemon)
                 ready = dict(poller.poll(timeout_ms))
-                if self._wake_in in ready:
-                    self._drain_wake()
+                if self._bell.fileno() in ready:
+                    self._bell.silence()
                     if self._quiet() and not self._hurry:
                         self._wait_without_zmq(GATHER_S)
                 if ready.get(socket, 0) & zmq.POLLIN:
@@ -148,7 +140,7 @@ class Shipper:
                     return
         finally:
             self._journal.idle = False
-            socket.close(0)
+            self._connection.hang_up(socket)
 
     def _timeout_ms(self, waits_for_daemon: bool) -> int | None:
         """How long to sleep, at most; None: until something happens."""
@@ -185,8 +177,7 @@ class Shipper:
         return True
 
     def _send(self, socket: Any, piece: Piece, ledger: tuple[int, ...]) -> bool:
-        import zmq
-
+        zmq = load("zmq")
         lost = self._lost if piece.continues == self._lost_from else 0
         batch = wire.Batch(self._journal.producer, piece.continues, piece.start, list(ledger), lost)
         faults.point("shipper.before_send")
@@ -204,8 +195,7 @@ class Shipper:
     # Receiving.
 
     def _receive_all(self, socket: Any) -> None:
-        import zmq
-
+        zmq = load("zmq")
         while True:
             try:
                 frames = socket.recv_multipart(zmq.NOBLOCK)
@@ -266,8 +256,3 @@ class Shipper:
     def _jitter(self) -> float:
         """Between 1 and 1.25, the same until the next failure: it spreads clients that lost their daemon at once."""
         return 1 + (hash((id(self), self._failures)) & 0xFF) / 1024
-
-    def _drain_wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while os.read(self._wake_in, 4096):
-                pass
