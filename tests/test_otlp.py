@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import logging
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -237,6 +238,7 @@ def test_a_receiver_that_hangs_does_not_hold_up_commits_nor_the_end(db: Database
         db.execute("a")
         assert query(db.path, "SELECT count(*) FROM events") == [(1,)]
         sink.stop(0.1)
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("otlp")]
         assert not sink.push()
 
 
