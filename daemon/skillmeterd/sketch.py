@@ -69,11 +69,11 @@ class Sketch:
         """The value below which the share `q`, 0 to 1, lies: milliseconds; None when nothing was counted."""
         if not self.bins:
             return None
-        rank = q * (self.count - 1)
-        below = 0
-        for bin_ in sorted(self.bins):
-            below += self.bins[bin_]
-            if rank < below:
+        below = self.count
+        rank = q * (below - 1)
+        for bin_ in sorted(self.bins, reverse=True):  # from the top: what is asked for is mostly near it
+            below -= self.bins[bin_]
+            if below <= rank:
                 break
         return 0.0 if bin_ == ZERO_BIN else float(2 * GAMMA**bin_ / (GAMMA + 1))
 

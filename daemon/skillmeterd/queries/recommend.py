@@ -2,7 +2,8 @@
 
 Collaborative first. *Neighbours* are the NEIGHBOURS users who share most skills with this user (ties: who was seen
 first). A skill's score is the sum, over the neighbours who use it, of how many skills each shares with the user.
-Looking for neighbours begins with the user's rarest skills, which say most about him, and ends after MAX_ROWS users.
+Looking for neighbours begins with the user's least executed skills, which say most about him, and ends after MAX_ROWS
+users.
 Then trending: skills by how many executions more they had in the last 7 UTC days than in the 7 before.
 Ties go to the name, so that the same record always gives the same answer. Within an org only its usage counts.
 """
@@ -17,13 +18,13 @@ from .board import Board
 from .params import ForUser
 from .reader import Snapshot
 
-NEIGHBOURS: Final = 50
-MAX_ROWS: Final = 20_000
+NEIGHBOURS: Final = 20
+MAX_ROWS: Final = 10_000
 WEEK: Final = 7
 
 _USED: Final = """
-SELECT seen.no, (SELECT sum(users) FROM last_seen WHERE last_seen.scope = :scope AND last_seen.no = seen.no) AS users
-FROM seen WHERE user_no = :user AND seen.scope = :scope AND seen.scope >= 2 ORDER BY users, seen.no
+SELECT seen.no FROM seen JOIN {total} ON {key} = seen.no
+WHERE user_no = :user AND scope = :scope AND scope >= 2 ORDER BY executions, seen.no
 """
 _NEIGHBOURS: Final = """
 SELECT user_no, count(*) AS shared
@@ -34,9 +35,9 @@ FROM (
 GROUP BY user_no ORDER BY shared DESC, user_no LIMIT :neighbours
 """
 _SKILLS_OF: Final = """
-SELECT seen.no, sum(json_extract(json_each.value, '$[1]')), count(*), max(json_extract(json_each.value, '$[1]'))
+SELECT seen.no, sum(json_each.value), count(*), max(json_each.value)
 FROM json_each(:neighbours) CROSS JOIN seen
-ON seen.user_no = json_extract(json_each.value, '$[0]') AND seen.scope = :scope AND seen.scope >= 2
+ON seen.user_no = CAST(json_each.key AS INTEGER) AND seen.scope = :scope AND seen.scope >= 2
 GROUP BY seen.no
 """
 
@@ -45,11 +46,13 @@ def recommend(at: Snapshot, asked: ForUser) -> list[SkillRecommendation]:
     """At most `limit` of them. A user that nobody knows gets what is trending."""
     board = Board(at, asked.org_id)
     user = at.value("SELECT id FROM user WHERE user_id = :user_id", user_id=asked.user_id)
-    used = [] if user is None else at.rows(_USED, user=user, scope=board.scope)
-    mine = [no for no, _ in used if no in board.names]
+    sql = _USED.format(total=board.total, key=board.key)
+    used = [] if user is None else at.rows(sql, user=user, scope=board.scope)
+    mine = [no for (no,) in used if no in board.names]
     found = _collaborative(at, board, user, mine) if mine else []
-    known = {*mine, *(no for no, _ in found)}
-    found += [(no, entry) for no, entry in _trending(at, board) if no not in known]
+    if len(found) < asked.limit:
+        known = {*mine, *(no for no, _ in found)}
+        found += [(no, entry) for no, entry in _trending(at, board) if no not in known]
     return [entry for _, entry in found[: asked.limit]]
 
 
@@ -57,8 +60,9 @@ def _collaborative(at: Snapshot, board: Board, user: int, mine: list[int]) -> li
     neighbours = at.rows(
         _NEIGHBOURS, skills=_json(mine), scope=board.scope, user=user, max_rows=MAX_ROWS, neighbours=NEIGHBOURS
     )
-    rows = at.rows(_SKILLS_OF, neighbours=_json(neighbours), scope=board.scope)
-    theirs = [row for row in rows if row[0] in board.names and row[0] not in mine]
+    rows = at.rows(_SKILLS_OF, neighbours=_json(dict(neighbours)), scope=board.scope)
+    not_new = set(mine)
+    theirs = [row for row in rows if row[0] in board.names and row[0] not in not_new]
     theirs.sort(key=lambda row: (-row[1], -row[2], board.names[row[0]]))
     return [
         (

@@ -10,14 +10,11 @@ from .params import SkillDays
 from .reader import Snapshot
 from .rollups import OF_SKILL, Sums, Target
 
-_USERS: Final = """
-SELECT pair_daily.day, count(DISTINCT user_daily.user_no)
-FROM pair
-JOIN pair_daily ON pair_daily.pair_id = pair.id
-JOIN user_daily ON user_daily.pair_daily_id = pair_daily.id
-WHERE {key} = :no AND pair_daily.day BETWEEN :first AND :last AND user_daily.user_no > 0
-GROUP BY pair_daily.day
+_USERS_IN_ORG: Final = """
+SELECT day, (SELECT count(*) FROM user_daily WHERE pair_daily_id = pair_daily.id AND user_no > 0)
+FROM pair_daily WHERE pair_id = :no AND day BETWEEN :first AND :last
 """
+_USERS: Final = "SELECT day, users FROM skill_daily WHERE skill_no = :no AND day BETWEEN :first AND :last"
 
 
 def trends(at: Snapshot, asked: SkillDays) -> list[UsageTrendPoint]:
@@ -45,7 +42,7 @@ def _points(at: Snapshot, target: Target, first: int, last: int) -> list[UsageTr
 
 
 def _users(at: Snapshot, target: Target, first: int, last: int) -> dict[int, int]:
-    sql = _USERS.format(key="pair.skill_no" if target.scope == OF_SKILL else "pair.id")
+    sql = _USERS if target.scope == OF_SKILL else _USERS_IN_ORG
     return dict(at.rows(sql, no=target.no, first=first, last=last))
 
 
