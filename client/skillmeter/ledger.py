@@ -54,6 +54,16 @@ class Ledger:
         late = zip(counts, self._carried.snapshot(), self._seed, strict=True)
         return tuple(count + now - then for count, now, then in late)
 
+    def take_over(self) -> None:
+        """Move to this page what was counted in the carried ledger since it was handed over: by a signal handler, say,
+        that came while the page was made. One caller at a time."""
+        if self._carried is None:
+            return
+        before, self._seed = self._seed, self._carried.snapshot()  # first, so that no snapshot counts it twice
+        for name, now, then in zip(LEDGER, self._seed, before, strict=True):
+            for _ in range(now - then):
+                self._counters[name]()
+
     def close(self) -> None:
         """Let go of the page, so that it can be unmapped; what was counted can still be read. Idempotent."""
         try:

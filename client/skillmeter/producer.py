@@ -143,6 +143,7 @@ class Producer:
             journal.discard()
             return
         journal.noted()
+        journal.ledger.take_over()
         try:
             shipper.start()
         except RuntimeError as error:  # the interpreter is ending: the daemon takes the journal

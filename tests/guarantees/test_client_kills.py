@@ -51,7 +51,7 @@ def test_processes_that_never_met_a_daemon_lose_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("passes", [1, 7])
 def test_a_torn_record_is_dropped_and_those_before_it_are_kept(tmp_path: Path, passes: int) -> None:
-    """SIGKILL in the middle of an append: the call did not return, and what it had written is not taken for anything."""
+    """SIGKILL in the middle of an append: the call did not return, and what it had written counts for nothing."""
     with DaemonProcess(tmp_path) as daemon:
         env = {**daemon.env, "SKILLMETER_FAULTS": f"journal.torn_write={passes}"}
         script = "for number in range(100): record(str(number))"
