@@ -75,7 +75,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     assert metadata["Requires-Python"] == ">=3.11"
     bare = [need for need in metadata.get_all("Requires-Dist", []) if "extra ==" not in need]
     assert sorted(need.partition(">")[0] for need in bare) == ["msgspec", "pyzmq"]
-    assert metadata.get_all("Provides-Extra") == ["daemon", "dev", "wandb"]
+    assert metadata.get_all("Provides-Extra") == ["daemon", "dev", "parquet", "wandb"]
     assert "skillmeter = skillmeter._cli:main" in scripts
 
 
