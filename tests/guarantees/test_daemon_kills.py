@@ -1,13 +1,11 @@
 """Kills of the daemon: at every named point, while clients record and while it takes over orphans."""
 
 import functools
-import random
 from pathlib import Path
 
 import pytest
 
 from tests.support import (
-    SCALE,
     DaemonProcess,
     assert_exactly,
     complete_lines,
@@ -75,35 +73,6 @@ def test_a_kill_while_taking_over_orphans_loses_and_doubles_nothing(tmp_path: Pa
         daemon.start()
         daemon.wait_drained()
         assert_exactly(recorded, daemon.db_path)
-
-
-@pytest.mark.parametrize("seed", range(3 * SCALE))
-def test_random_kills_on_both_sides_lose_and_double_nothing(tmp_path: Path, seed: int) -> None:
-    """Every point of both sides has a small chance to kill, for a number of lives; then one undisturbed life."""
-    dice = random.Random(seed)
-    with DaemonProcess(tmp_path, started=False) as daemon:
-        recorded: list[str] = []
-        perhaps: list[str] = []
-        for life in range(4):
-            points = "receiver.*=0.1,store.*=0.1,orphans.*=0.05"
-            daemon.spawn({"SKILLMETER_FAULTS": points, "SKILLMETER_FAULTS_SEED": str(dice.random())})
-            clients = []
-            for number in range(3):
-                name = f"{life}.{number}"
-                env = {
-                    "SKILLMETER_FAULTS": "journal.*=0.0005,shipper.*=0.02",
-                    "SKILLMETER_FAULTS_SEED": str(dice.random()),
-                }
-                clients.append((name, start_client(HASTY, {**daemon.env, **env}, name, 1500)))
-            for name, client in clients:
-                names = complete_lines(client.communicate(timeout=60)[0])
-                recorded += names
-                perhaps.append(f"{name}-{len(names)}")  # the call that a kill may have caught
-            daemon.kill()
-        daemon.start()
-        daemon.wait_drained()
-        assert len(recorded) > 1000
-        assert_exactly(recorded, daemon.db_path, perhaps=perhaps)
 
 
 def _is_over(daemon: DaemonProcess) -> bool:
