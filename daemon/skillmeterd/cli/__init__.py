@@ -10,7 +10,6 @@ COMMANDS = {
     "run": "run",
     "demo": "demo",
     "status": "status",
-    "doctor": "doctor",
     "leaderboard": "leaderboard",
     "usage": "usage",
     "trends": "trends",

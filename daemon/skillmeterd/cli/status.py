@@ -1,0 +1,83 @@
+"""`skillmeter status`: one screen about the daemon, its ledger, its files and its sinks."""
+
+import time
+from typing import Any
+
+import click
+
+from skillmeter.connection import Connection
+
+from .frame import Context, Failure, pass_context, print_json, print_table
+
+
+@click.command()
+@click.option("--endpoint", metavar="ADDRESS", help="Where the daemon listens (ANALYTICS_ENDPOINT).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@pass_context
+@click.pass_context
+def command(ctx: click.Context, context: Context, /, endpoint: str | None, as_json: bool) -> None:
+    """Show how the daemon is doing. Exit 1 if it cannot commit, or if its ledger does not balance."""
+    settings = context.client_settings(endpoint=endpoint)
+    key = settings.curve_server_key
+    connection = Connection(settings.endpoint, None if key is None else key.reveal())
+    try:
+        answer = connection.ask("status")
+    finally:
+        connection.close()
+    if as_json:
+        print_json(answer)
+    else:
+        print_table(["about", "what"], _lines(answer))
+    if not answer["ready"] or answer["ledger"]["balance"]:
+        ctx.exit(Failure.exit_code)
+
+
+def _lines(answer: dict[str, Any]) -> list[tuple[str, str]]:
+    vitals, counts = answer["vitals"], answer["ledger"]
+    up_s = (time.time_ns() - vitals["started_ns"]) // 1_000_000_000
+    commits = vitals["commits"]
+    mean_ms = f", {vitals['commit_seconds'] / commits * 1000:.1f} ms each" if commits else ""
+    sums = " + ".join(f"{name} {counts[name]:,}" for name in ("stored", "pending", "dropped", "rejected"))
+    lines = [
+        ("daemon", f"{answer['version']}, process {answer['pid']}, up {_duration(up_s)}, at {answer['endpoint']}"),
+        ("state", "ready" if answer["ready"] else f"cannot commit: {vitals['store_problem']}"),
+        ("ledger", f"attempted {counts['attempted']:,} = {sums}" + _unbalanced(counts["balance"])),
+        *((f"  {reason}", f"{events:,}") for reason, events in counts["reasons"].items() if events),
+        ("commits", f"{commits:,} since the start, {vitals['events']:,} events{mean_ms}"),
+        ("database", f"{answer['database']['path']}, {_size(answer['database']['bytes'])}"),
+        ("write-ahead log", _size(answer["database"]["wal_bytes"])),
+        ("spool", f"{answer['spool']['journals']:,} journals, {_size(answer['spool']['bytes'])}"),
+        ("orphans", f"{vitals['orphans_recovered']:,} taken over, {vitals['orphans_pending']:,} waiting"),
+        ("set aside", f"{answer['spool']['quarantined']:,} in quarantine"),
+        *(("incident", text) for text in vitals["incidents"]),
+    ]
+    if answer.get("http"):
+        lines.append(("http", answer["http"]))
+    return lines + [(f"sink {name}", _sink(sink)) for name, sink in _sinks(answer)]
+
+
+def _sinks(answer: dict[str, Any]) -> list[tuple[str, Any]]:
+    sinks = answer.get("sinks") or {}
+    return list(sinks.items()) if isinstance(sinks, dict) else [(sink.get("name", "?"), sink) for sink in sinks]
+
+
+def _sink(sink: Any) -> str:
+    """A sink's own words for its state, on one line."""
+    if not isinstance(sink, dict):
+        return str(sink)
+    return ", ".join(f"{name} {value}" for name, value in sink.items() if value not in (None, "", {}, []))
+
+
+def _unbalanced(balance: int) -> str:
+    return f"   OFF BY {balance:,}" if balance else ""
+
+
+def _duration(seconds: int) -> str:
+    days, rest = divmod(seconds, 86_400)
+    hours, rest = divmod(rest, 3600)
+    text = f"{hours}:{rest // 60:02}:{rest % 60:02}"
+    return f"{days} d {text}" if days else text
+
+
+def _size(size: int) -> str:
+    return f"{size / 1_000_000:,.1f} MB"

@@ -1,0 +1,61 @@
+"""`skillmeter status` and `skillmeter spool`, run as a person would."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support import DaemonProcess, assert_exactly, run_client
+
+
+def skillmeter(daemon: DaemonProcess, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command with the daemon's settings."""
+    command = [sys.executable, "-m", "skillmeterd", *words]
+    return subprocess.run(command, env=daemon.env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_status_shows_the_ledger_and_its_reasons(tmp_path: Path):
+    """One screen for people, the same for programs, exit code 0."""
+    with DaemonProcess(tmp_path) as daemon:
+        run_client("record('a'); client.record_skill_rating('s', 9); assert client.flush(20)", daemon.env, code=None)
+        screen = skillmeter(daemon, "status")
+        assert screen.returncode == 0, screen.stderr
+        assert "attempted 2 = stored 1 + pending 0 + dropped 0 + rejected 1" in screen.stdout
+        assert "rejected.invalid_rating" in screen.stdout
+        answer = json.loads(skillmeter(daemon, "status", "--json").stdout)
+        assert answer["ready"] is True
+        assert answer["ledger"]["balance"] == 0
+
+
+def test_status_without_a_daemon_says_what_to_do(tmp_path: Path):
+    """Exit code 3, and one message that names the address and the command."""
+    with DaemonProcess(tmp_path, started=False) as daemon:
+        result = skillmeter(daemon, "status")
+        assert result.returncode == 3
+        assert "skillmeter run" in result.stderr
+        assert str(daemon.runtime_dir) in result.stderr
+
+
+def test_spool_lists_what_waits_and_drains_it_without_a_daemon(tmp_path: Path):
+    """Journals of ended processes are listed, taken over into the database, and gone."""
+    with DaemonProcess(tmp_path, started=False) as daemon:
+        recorded = [
+            name for n in range(3) for name in run_client(f"[record(f'{n}-{{i}}') for i in range(50)]", daemon.env)
+        ]
+        listed = json.loads(skillmeter(daemon, "spool", "ls", "--json").stdout)
+        assert [row["owner"] for row in listed["journals"]] == ["ended"] * 3
+        assert all(row["attempted"] == 50 for row in listed["journals"])
+        assert "ended" in skillmeter(daemon, "spool", "ls").stdout
+        drained = skillmeter(daemon, "spool", "drain")
+        assert drained.returncode == 0, drained.stderr
+        assert "Nothing" in drained.stdout
+        assert_exactly(recorded, daemon.db_path)
+        assert not daemon.journals()
+
+
+def test_spool_drain_waits_for_a_daemon_that_runs(tmp_path: Path):
+    """It leaves the work to the daemon, and ends when the daemon has done it."""
+    with DaemonProcess(tmp_path) as daemon:
+        recorded = run_client("[record(str(n)) for n in range(50)]", daemon.env)
+        assert skillmeter(daemon, "spool", "drain").returncode == 0
+        assert_exactly(recorded, daemon.db_path)
