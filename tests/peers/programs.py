@@ -29,11 +29,11 @@ def debian(package: str, suite: str) -> Path:
 
 
 def pypi(package: str) -> Path:
-    """The folder in which a package from the Python index is unpacked."""
-    folder = _cache() / package
+    """The folder in which a package from the Python index is unpacked, with what it needs."""
+    folder = _cache() / f"{package}-py{sys.version_info.major}.{sys.version_info.minor}"
     if not folder.exists():
         new = _fresh(folder)
-        _run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(new), package], package)
+        _run([sys.executable, "-m", "pip", "install", "-q", "--target", str(new), package], package)
         new.rename(folder)
     return folder
 

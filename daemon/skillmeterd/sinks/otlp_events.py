@@ -28,35 +28,23 @@ _SCOPE: Final = InstrumentationScope(name="skillmeter", version=__version__)
 _INFO: Final = SeverityNumber.SEVERITY_NUMBER_INFO
 _ERROR: Final = SeverityNumber.SEVERITY_NUMBER_ERROR
 
-_FAILED, _SUCCEEDED, _RATING = 0, 1, 2  # event_log.kind; 3 is health
-
-_READ: Final = """
-SELECT
-    event_log.id,
-    lower(hex(producer.producer)) || '-' || printf('%x', event_log.offset),
-    event_log.at_ns, event_log.kind, event_log.value,
-    pair.skill_id, pair.org_id, user.user_id,
-    event_extra.error_type, event_extra.skill_version, event_extra.attributes
-FROM event_log
-JOIN pair ON pair.id = event_log.pair_id
-LEFT JOIN user ON user.id = event_log.user_no
-LEFT JOIN producer ON producer.no = event_log.producer_no
-LEFT JOIN event_extra ON event_extra.id = event_log.id
-WHERE event_log.id > ? ORDER BY event_log.id LIMIT ?
-"""
+_READ: Final = "SELECT * FROM event_rows WHERE no > ? ORDER BY no LIMIT ?"
 
 
 class Event(NamedTuple):
-    """A row of event_log with its names."""
+    """A row of event_rows."""
 
-    event_log_id: int
+    no: int
     event_id: str
-    at_ns: int
-    kind: int
-    value: float
+    recorded_at: int
+    kind: str
     skill_id: str
-    org_id: str | None
     user_id: str | None
+    org_id: str | None
+    success: int | None
+    latency_ms: float | None
+    rating: int | None
+    score: float | None
     error_type: str | None
     skill_version: str | None
     attributes: str | None
@@ -82,44 +70,38 @@ def refusal(answer: bytes) -> tuple[int, str]:
 
 
 def _record(event: Event, now_ns: int) -> LogRecord:
-    name, body, own = _details(event)
+    body, own = _details(event)
     common = {
         "skillmeter.event_id": event.event_id,
-        "skillmeter.kind": name,
+        "skillmeter.kind": event.kind,
         "skillmeter.org_id": event.org_id,
         "user.id": event.user_id,
         "gen_ai.tool.name": event.skill_id,
     }
-    failed = event.kind == _FAILED
+    failed = event.success == 0
     return LogRecord(
-        time_unix_nano=event.at_ns,
+        time_unix_nano=event.recorded_at,
         observed_time_unix_nano=now_ns,
         severity_number=_ERROR if failed else _INFO,
         severity_text="ERROR" if failed else "INFO",
-        event_name=f"skillmeter.{name}",
+        event_name=f"skillmeter.{event.kind}",
         body=AnyValue(string_value=body),
         attributes=attributes((key, value) for key, value in (common | own).items() if value is not None),
     )
 
 
-def _details(event: Event) -> tuple[str, str, dict[str, Any]]:
-    """The kind's name, a line for people, and the attributes that only this kind has."""
-    if event.kind == _RATING:
-        return "rating", f"{event.skill_id} rated {event.value:g}", _evaluation("rating", event.value)
-    if event.kind > _RATING:
-        return "health", f"{event.skill_id} health {event.value:g}", _evaluation("health", event.value)
-    succeeded = event.kind == _SUCCEEDED
-    own = {
+def _details(event: Event) -> tuple[str, dict[str, Any]]:
+    """A line for people, and the attributes that only this kind has."""
+    if event.kind != "execution":
+        score = float(event.rating or 0) if event.kind == "rating" else event.score
+        own = {"gen_ai.evaluation.name": event.kind, "gen_ai.evaluation.score.value": score}
+        return f"{event.skill_id} {event.kind} {score:g}", own
+    outcome = "succeeded" if event.success else "failed"
+    return f"{event.skill_id} {outcome} in {event.latency_ms:g} ms", {
         "gen_ai.operation.name": "execute_tool",
         "error.type": event.error_type,
-        "skillmeter.success": succeeded,
-        "skillmeter.latency_ms": event.value,
+        "skillmeter.success": bool(event.success),
+        "skillmeter.latency_ms": event.latency_ms,
         "skillmeter.skill_version": event.skill_version,
         "skillmeter.attributes": event.attributes,
     }
-    outcome = "succeeded" if succeeded else "failed"
-    return "execution", f"{event.skill_id} {outcome} in {event.value:g} ms", own
-
-
-def _evaluation(name: str, score: float) -> dict[str, Any]:
-    return {"gen_ai.evaluation.name": name, "gen_ai.evaluation.score.value": score}

@@ -64,13 +64,19 @@ class Forwarder:
 
     def status(self) -> dict[str, Any]:
         """How far it is behind, what it came to, and the last refusals."""
+        try:
+            return self._account()
+        except sqlite3.Error as error:
+            return {"problem": f"SQLite: {error}"}
+
+    def _account(self) -> dict[str, Any]:
         cursor = self._state.cursor() or Cursor(0)
         with contextlib.closing(open_reader(self._db_path)) as db:
             waiting = max(0, _last_id(db) - cursor.event_log_id)
             oldest = read(db, cursor.event_log_id, 1)
         return {
             "waiting": waiting,
-            "lag_s": round(max(0.0, time.time() - oldest[0].at_ns / 1e9), 1) if oldest else 0.0,
+            "lag_s": round(max(0.0, time.time() - oldest[0].recorded_at / 1e9), 1) if oldest else 0.0,
             "forwarded": cursor.forwarded,
             "refused": cursor.refused,
             "missed": cursor.missed,
@@ -92,7 +98,7 @@ class Forwarder:
             refused, delivery = self._send(events)
             if not delivery.delivered:
                 return delivery.problem
-            cursor.missed += events[0].event_log_id - cursor.event_log_id - 1
+            cursor.missed += events[0].no - cursor.event_log_id - 1
             _advance(cursor, events, refused)
             self._state.save(cursor, refused)
             if refused:
@@ -158,7 +164,7 @@ def _is_other(db: sqlite3.Connection, cursor: Cursor) -> bool:
     return (
         cursor.event is not None
         and bool(there)
-        and there[0].event_log_id == cursor.event_log_id
+        and there[0].no == cursor.event_log_id
         and there[0].event_id != cursor.event
     )
 
@@ -175,12 +181,12 @@ def _halves(part: Sequence[Event]) -> list[Sequence[Event]]:
 
 
 def _refused(part: Sequence[Event], body: bytes, count: int, reason: str) -> Refused:
-    first, last = part[0].event_log_id, part[-1].event_log_id
+    first, last = part[0].no, part[-1].no
     return Refused(time.time_ns(), first, last, len(part), count, reason, gzip.compress(body, compresslevel=5))
 
 
 def _advance(cursor: Cursor, events: Sequence[Event], refused: Sequence[Refused]) -> None:
     count = sum(part.refused for part in refused)
-    cursor.event_log_id, cursor.event = events[-1].event_log_id, events[-1].event_id
+    cursor.event_log_id, cursor.event = events[-1].no, events[-1].event_id
     cursor.forwarded += len(events) - count
     cursor.refused += count
