@@ -80,7 +80,7 @@ def test_round_trip(tmp_path: Path) -> None:
         assert_consistent(daemon.db_path)
 
 
-@pytest.mark.parametrize("bad", ["missing", "empty", "foreign", "letter", "truncated"])
+@pytest.mark.parametrize("bad", ["missing", "empty", "foreign", "letter", "truncated", "damaged"])
 def test_only_whole_backups(tmp_path: Path, bad: str) -> None:
     """What is no whole database of ours is refused, and nothing has changed."""
     target, source = recorded(tmp_path / "analytics.db", 3), tmp_path / "copy.db"
@@ -97,6 +97,11 @@ def test_only_whole_backups(tmp_path: Path, bad: str) -> None:
     elif bad == "truncated":
         recorded(source, 2000)
         os.truncate(source, source.stat().st_size // 2)
+    elif bad == "damaged":
+        recorded(source, 2000)
+        with source.open("r+b") as file:  # an inner page: nothing notices but a full check
+            file.seek(source.stat().st_size - 3 * 4096)
+            file.write(b"\xa5" * 4096)
     before = target.read_bytes()
     result = skillmeter("restore", source, "--db-path", target)
     assert result.exit_code == 1, result.output

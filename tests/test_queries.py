@@ -47,7 +47,8 @@ ratings = st.builds(
     Rating, times, st.sampled_from(SKILLS), st.sampled_from(USERS), st.sampled_from(ORGS), st.integers(1, 5)
 )
 healths = st.builds(Health, times, st.sampled_from(SKILLS), st.floats(0, 100))
-histories = st.lists(executions | executions | executions | ratings | healths, max_size=40)
+happenings = executions | executions | executions | ratings | healths
+histories = st.lists(happenings, max_size=3) | st.lists(happenings, min_size=20, max_size=60)
 
 
 @contextmanager
@@ -361,6 +362,28 @@ class TestReasons:
         with recorded([run(ago=8), run(), run()]) as queries:
             (found,) = queries.ask("recommend", {"user_id": "nobody"})
         assert (found.kind, found.reason) == ("trending", "2 executions in the last 7 days, 1 in the 7 days before")
+
+
+class TestUsersInAnyOrder:
+    """Different users are counted exactly, whenever their events come."""
+
+    def test_who_comes_back_is_counted_once(self) -> None:
+        """A user of three days is one user of the week, and one of each day."""
+        with recorded([run(ago=2, user="u1")], [run(ago=1, user="u1")], [run(user="u1")]) as queries:
+            assert queries.ask("usage", {"skill_id": "a", "days": 7}).unique_users == 1
+            assert self.by_day(queries) == [1, 1, 1]
+
+    def test_a_late_event(self) -> None:
+        """A day that is filled in later counts its user once, in whichever orgs he was."""
+        late = [run(ago=1, user="u1", org="o1"), run(ago=1, user="u1", org="o2"), run(ago=1, user="u2")]
+        with recorded([run(user="u1", org="o1")], *([event] for event in late)) as queries:
+            assert self.by_day(queries) == [0, 2, 1]
+            assert queries.ask("usage", {"skill_id": "a", "days": 7}).unique_users == 2
+
+    @staticmethod
+    def by_day(queries: Queries) -> list[int]:
+        """The users of the last three days."""
+        return [point.unique_users for point in queries.ask("trends", {"skill_id": "a", "days": 3})]
 
 
 class TestBadQuestions:

@@ -65,7 +65,7 @@ class Board:
             ("counts", self._org_no), first_day, yesterday, lambda: self._window(first_day, "AND day < :today")
         )
         joint = dict(over)
-        for no, counts in self._window(max(first_day, at.today), "").items():
+        for no, counts in self._window(at.today, "").items():
             joint[no] = joint[no] + counts if no in joint else counts
         return joint
 
@@ -89,13 +89,11 @@ class Board:
         yesterday = at.today - 1
         kept: dict[int, bytes] = at.closed(("sketches", self._org_no), first_day, yesterday, dict)
         missing = [no for no in numbers if no not in kept]
-        if missing and first_day <= yesterday:
+        if missing:
             over = _sketches(self._read(self._daily, missing, "AND day BETWEEN :first AND :today - 1", first_day))
             kept.update((no, over[no].encode() if no in over else b"\x80") for no in missing)
         joint = {no: Sketch.decode(kept[no]) for no in numbers if no in kept}
-        for no, today in _sketches(
-            self._read(self._daily, numbers, "AND day >= :first", max(first_day, at.today))
-        ).items():
+        for no, today in _sketches(self._read(self._daily, numbers, "AND day >= :first", at.today)).items():
             if no in joint:
                 joint[no].merge(today)
             else:
