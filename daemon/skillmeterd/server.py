@@ -146,9 +146,13 @@ class Server:
     def _listen(self, started: contextlib.ExitStack) -> None:
         if not self.settings.prometheus_enabled:
             return
-        from .http import Listener, monitoring  # what it needs costs 8 MB: only if it is on
+        from .http import Listener, api, monitoring, page  # what it needs costs 8 MB: only if it is on
 
-        routes = monitoring.routes(self.vitals, self._problem, self._sinks.scrape)
+        routes = {
+            **monitoring.routes(self.vitals, self._problem, self._sinks.scrape),
+            **api.routes(self._queries, self._status),
+            **page.routes(),
+        }
         self._http = Listener(self.settings, routes)
         started.callback(self._http.stop, CLOSE_S)
         self._http.start()

@@ -1,0 +1,69 @@
+"""API: what can be asked, as read-only JSON under /api/v1. The queries answer; this checks and translates."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from skillmeter.errors import QueryError
+
+from ..errors import DaemonError
+from ..queries import METHODS, Queries
+from .messages import Request, Response, Route, Routes
+from .openapi import Endpoint, describe
+
+PREFIX: Final = "/api/v1/"
+
+QUERIES: Final[Mapping[str, str]] = {
+    "leaderboard": "leaderboard",
+    "usage": "usage",
+    "metrics": "metrics",
+    "health": "health_score",
+    "trends": "trends",
+    "adoption": "adoption",
+    "recommendations": "recommend",
+    "overview": "overview",
+    "activity": "activity",
+    "timeline": "timeline",
+    "distribution": "distribution",
+    "breakdown": "breakdown",
+    "orgs": "orgs",
+    "skills": "skills",
+    "stats": "db_stats",
+}
+"""By the last part of the path: the query that answers."""
+
+Status = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def routes(queries: Queries, status: Status) -> Routes:
+    """`status` is what `skillmeter status` shows; the ledger is a part of it."""
+    described = Response.json(describe(PREFIX, [Endpoint(name, *METHODS[query]) for name, query in QUERIES.items()]))
+    return {
+        **{PREFIX + name: Route(_ask(queries, query)) for name, query in QUERIES.items()},
+        f"{PREFIX}status": Route(_plain(lambda: status({}))),
+        f"{PREFIX}ledger": Route(_plain(lambda: status({})["ledger"])),
+        f"{PREFIX}openapi.json": Route(_plain(lambda: described)),
+    }
+
+
+def _ask(queries: Queries, method: str) -> Callable[[Request], Response]:
+    def handler(request: Request) -> Response:
+        try:
+            return Response.json(queries.ask(method, request.query, strict=False))
+        except QueryError as error:
+            return Response.problem(400, str(error))
+        except DaemonError as error:
+            return Response.problem(503, str(error), retry_after="5")
+
+    return handler
+
+
+def _plain(answer: Callable[[], Any]) -> Callable[[Request], Response]:
+    """One that takes no parameters."""
+
+    def handler(request: Request) -> Response:
+        if request.query:
+            return Response.problem(400, f"{request.path} takes no parameters")
+        found = answer()
+        return found if isinstance(found, Response) else Response.json(found)
+
+    return handler

@@ -1,0 +1,182 @@
+// Charts: uPlot in the page's colours, the small lines of a table, and bars that are plain elements.
+
+import { h, svg, say } from "./dom.js";
+import { NONE, count, latency, moment } from "./format.js";
+
+const styles = getComputedStyle(document.documentElement);
+const colour = (name) => () => styles.getPropertyValue(`--${name}`).trim();
+const alive = new Set();
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  for (const chart of alive) chart.redraw();
+});
+
+/** A chart over time. Lines: {label, colour, bars}; all are drawn from the same axis. */
+export class TimeChart {
+  constructor(title, lines, format) {
+    this.lines = lines;
+    this.format = format;
+    this.step_s = 86_400;
+    this.plot = null;
+    this.host = h("div", { class: "plot", role: "img" });
+    this.tip = h("div", { class: "tip", hidden: true });
+    this.note = h("span", { class: "note" });
+    const legend = lines.map((line) => h("span", { class: `key ${line.colour}` }, line.label));
+    this.root = h("figure", { class: "card" }, h("figcaption", {}, h("h2", {}, title), ...legend, this.note), this.host);
+    this.sizes = new ResizeObserver(() => this.#resize());
+    this.sizes.observe(this.host);
+  }
+
+  /** `columns` holds the values of each line, step by step. */
+  show({ start, step_s, is_complete }, columns) {
+    const start_s = Date.parse(start) / 1000;
+    this.step_s = step_s;
+    this.data = [columns[0].map((_, step) => start_s + step * step_s), ...columns];
+    say(this.note, this.#noteOf(start_s, is_complete));
+    this.host.setAttribute("aria-label", this.#summary());
+    if (this.plot) this.plot.setData(this.data);
+    else this.#resize();
+  }
+
+  close() {
+    this.sizes.disconnect();
+    alive.delete(this.plot);
+    this.plot?.destroy();
+  }
+
+  #noteOf(start_s, isComplete) {
+    const each = this.step_s >= 86_400 ? "UTC days" : `steps of ${this.step_s < 60 ? `${this.step_s} s` : `${this.step_s / 60} min`}`;
+    return isComplete ? each : `${each}; the newest events, since ${moment(start_s, 1)}`;
+  }
+
+  #summary() {
+    const last = this.lines.map((line, index) => {
+      const known = this.data[index + 1].filter((value) => value != null);
+      return `${line.label}: latest ${this.format(known.at(-1))}, highest ${this.format(known.length ? Math.max(...known) : null)}`;
+    });
+    return last.join(". ");
+  }
+
+  #resize() {
+    const { clientWidth: width, clientHeight: height } = this.host;
+    if (!width || !this.data) return;
+    if (this.plot) this.plot.setSize({ width, height });
+    else {
+      this.plot = new uPlot(this.#options(width, height), this.data, this.host);
+      this.plot.over.append(this.tip);
+      alive.add(this.plot);
+    }
+  }
+
+  #options(width, height) {
+    const axis = { stroke: colour("muted"), font: "12px system-ui", ticks: { show: false } };
+    const grid = { stroke: colour("line"), width: 1 };
+    return {
+      width,
+      height,
+      legend: { show: false },
+      tzDate: (seconds) => (this.step_s >= 86_400 ? uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC") : new Date(seconds * 1000)),
+      cursor: { y: false, drag: { setScale: false, x: false }, points: { size: 7 } },
+      scales: {
+        x: { range: (_, from, to) => [from - this.step_s / 2, to + this.step_s / 2] },
+        y: { range: (_, low, high) => [0, (high || 1) * 1.08] },
+      },
+      axes: [
+        {
+          ...axis,
+          grid: { show: false },
+          size: 26,
+          space: 70,
+          incrs: this.step_s >= 86_400 ? [1, 2, 7, 14, 28, 91].map((days) => days * 86_400) : undefined,
+          values: (_, times, axis, space, apart_s) => times.map((time) => moment(time, Math.max(apart_s, this.step_s))),
+        },
+        { ...axis, grid, size: 62, space: 34, values: (_, values) => values.map((value) => trimmed(this.format(value))) },
+      ],
+      series: [{}, ...this.lines.map(series)],
+      hooks: { setCursor: [(plot) => this.#point(plot)] },
+    };
+  }
+
+  #point(plot) {
+    const step = plot.cursor.idx;
+    this.tip.hidden = step == null;
+    if (step == null) return;
+    const values = this.lines.map((line, index) => h("span", { class: `key ${line.colour}` }, `${line.label} ${this.format(this.data[index + 1][step])}`));
+    this.tip.replaceChildren(h("strong", {}, moment(this.data[0][step], this.step_s)), ...values);
+    const left = plot.valToPos(this.data[0][step], "x");
+    this.tip.style.left = `${Math.min(Math.max(0, left + 12), Math.max(0, plot.over.clientWidth - this.tip.offsetWidth))}px`;
+  }
+}
+
+/** Without zeros behind the point: 1.00 ms is 1 ms. */
+const trimmed = (text) => text.replace(/(\.\d*?)0+(?=\D|$)/, "$1").replace(/\.(?=\D|$)/, "");
+
+function series(line) {
+  const shared = { stroke: colour(line.colour), points: { show: false } };
+  if (line.bars) return { ...shared, fill: colour(line.colour), width: 0, paths: uPlot.paths.bars({ size: [0.72, 40], radius: 0.15 }) };
+  return { ...shared, width: 2, spanGaps: true, points: { show: (plot, index) => plot.data[index].filter((value) => value != null).length < 3, size: 6, fill: colour(line.colour) } };
+}
+
+const WIDE = 96;
+const HIGH = 26;
+
+/** A line as small as a word. */
+export function sparkline() {
+  const area = svg("polygon", { class: "area" });
+  const line = svg("polyline", { class: "line" });
+  return svg("svg", { class: "spark", viewBox: `0 0 ${WIDE} ${HIGH}`, preserveAspectRatio: "none", "aria-hidden": "true" }, area, line);
+}
+
+export function showSparkline(spark, values) {
+  const [area, line] = spark.children;
+  const top = Math.max(1, ...values);
+  const steps = Math.max(1, values.length - 1);
+  const points = values.map((value, step) => `${((step / steps) * WIDE).toFixed(1)},${(HIGH - 2 - (value / top) * (HIGH - 4)).toFixed(1)}`);
+  if (points.length === 1) points.push(`${WIDE},${points[0].split(",")[1]}`);
+  line.setAttribute("points", points.join(" "));
+  area.setAttribute("points", points.length ? `0,${HIGH} ${points.join(" ")} ${WIDE},${HIGH}` : "");
+}
+
+/** How latencies are distributed: a column for each bin, with marks for the percentiles. */
+export function histogram(bins, marks) {
+  if (!bins.length) return h("p", { class: "empty" }, "No call in this period.");
+  const most = Math.max(...bins.map((bin) => bin.executions));
+  const columns = bins.map((bin) => {
+    const column = h("span", { title: `${latency(bin.from_ms)} to ${latency(bin.to_ms)}: ${count(bin.executions)} calls` });
+    column.style.height = bin.executions ? `max(2px, ${(100 * bin.executions) / most}%)` : "0";
+    return column;
+  });
+  const lines = marks.filter(([, value]) => value != null).map(([label, value]) => {
+    const mark = h("span", { class: `mark ${label}` }, h("b", {}, label));
+    mark.style.left = `${100 * placeOf(value, bins)}%`;
+    return mark;
+  });
+  const middle = bins[Math.floor(bins.length / 2)];
+  const ends = [bins[0].from_ms, middle.from_ms, bins.at(-1).to_ms].map((value) => h("span", {}, latency(value)));
+  const label = `Most calls took between ${widest(bins, most)}. ${marks.map(([name, value]) => `${name} ${latency(value)}`).join(", ")}.`;
+  return h("div", { role: "img", "aria-label": label }, h("div", { class: "histogram" }, columns, lines), h("div", { class: "ends" }, ends));
+}
+
+function widest(bins, most) {
+  const bin = bins.find((candidate) => candidate.executions === most);
+  return `${latency(bin.from_ms)} and ${latency(bin.to_ms)}`;
+}
+
+function placeOf(value, bins) {
+  const at = bins.findIndex((bin) => value <= bin.to_ms);
+  if (at < 0) return 1;
+  const { from_ms: from, to_ms: to } = bins[at];
+  return (at + Math.min(1, Math.max(0, (value - from) / (to - from)))) / bins.length;
+}
+
+/** Named amounts as bars, each relative to the largest. Items: {name, amount, note, kind}. */
+export function bars(items, empty) {
+  if (!items.length) return h("p", { class: "empty" }, empty);
+  const most = Math.max(1, ...items.map((item) => item.amount));
+  return h("ul", { class: "bars" }, items.map((item) => {
+    const bar = h("span", { class: `bar ${item.kind ?? ""}` });
+    bar.style.width = `${(100 * item.amount) / most}%`;
+    bar.hidden = !item.amount;
+    return h("li", {}, h("span", { class: "name", title: item.name ?? NONE }, item.name ?? h("i", {}, item.absent)), h("span", { class: "amount" }, item.note ?? count(item.amount)), bar);
+  }));
+}

@@ -1,0 +1,49 @@
+// Format: numbers and times for people.
+
+const whole = new Intl.NumberFormat("en");
+const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+
+export const NONE = "–";
+
+export const count = (value) => (value == null ? NONE : whole.format(value));
+export const short = (value) => (value == null ? NONE : value < 10_000 ? whole.format(value) : compact.format(value));
+
+export function latency(ms) {
+  if (ms == null) return NONE;
+  if (ms >= 60_000) return `${digits(ms / 60_000)} min`;
+  if (ms >= 1000) return `${digits(ms / 1000)} s`;
+  if (ms >= 0.1 || ms === 0) return `${digits(ms)} ms`;
+  return `${digits(ms * 1000)} µs`;
+}
+
+const digits = (value) => (value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2));
+
+/** A share in percent; 100 % only if nothing is missing. */
+export function percent(share) {
+  if (share == null) return NONE;
+  if (share === 1 || share === 0) return `${100 * share} %`;
+  return `${Math.min(99.9, Math.max(0.1, 100 * share)).toFixed(1)} %`;
+}
+
+export const interval = (low, high) => (low == null ? "" : `${(100 * low).toFixed(1)}–${(100 * high).toFixed(1)} %`);
+
+export function bytes(value) {
+  const unit = Math.min(4, Math.floor(Math.log2(Math.max(1, value)) / 10));
+  return `${(value / 1024 ** unit).toFixed(unit && value / 1024 ** unit < 100 ? 1 : 0)} ${["B", "KiB", "MiB", "GiB", "TiB"][unit]}`;
+}
+
+export function duration(seconds) {
+  if (seconds < 60) return `${Math.max(0, Math.round(seconds))} s`;
+  if (seconds < 3600) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 86_400 * 2) return `${(seconds / 3600).toFixed(1)} h`;
+  return `${Math.round(seconds / 86_400)} days`;
+}
+
+export const ago = (ms) => (ms == null ? "never" : `${duration((Date.now() - ms) / 1000)} ago`);
+
+/** When a step of a chart is: a UTC day, or a local time. */
+export function moment(seconds, step_s) {
+  const date = new Date(seconds * 1000);
+  if (step_s >= 86_400) return date.toLocaleDateString("en", { timeZone: "UTC", day: "numeric", month: "short" });
+  return date.toLocaleTimeString("en-GB", step_s < 60 ? {} : { hour: "2-digit", minute: "2-digit" });
+}

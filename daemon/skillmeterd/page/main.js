@@ -1,0 +1,108 @@
+// Main: chooses the view that the address asks for, has it refresh itself, and says what is wrong.
+
+import { NeedsToken, Refused, Unreachable, ask, keepToken } from "./api.js";
+import { Board } from "./board.js";
+import { h, say } from "./dom.js";
+import { address, place } from "./place.js";
+import { Skill } from "./skill.js";
+
+const REFRESH_MS = 2500;
+
+const element = (id) => document.getElementById(id);
+const [main, problem, period, org, live, liveText] = ["main", "problem", "period", "org", "live", "live-text"].map(element);
+
+let view = null;
+let paused = false;
+let timer = 0;
+let asking = null;
+
+async function refresh() {
+  clearTimeout(timer);
+  asking?.abort();
+  const request = (asking = new AbortController());
+  const now = place();
+  choose(now);
+  try {
+    const [names] = await Promise.all([ask("orgs", {}, request.signal), view.refresh(now, request.signal)]);
+    showOrgs(names, now.org);
+    problem.hidden = true;
+    live.dataset.state = paused ? "paused" : "live";
+    say(liveText, paused ? "Paused" : "Live");
+  } catch (error) {
+    if (error.name === "AbortError" || request !== asking) return;
+    showProblem(error);
+  }
+  if (!paused && !document.hidden) timer = setTimeout(refresh, REFRESH_MS);
+}
+
+/** The right view for the address; one that is there already is kept. */
+function choose(now) {
+  period.value = now.days;
+  if (org.value !== now.org) showOrgs([...org.options].map((option) => option.value).filter(Boolean), now.org);
+  document.title = now.skill ? `${now.skill} - skillmeter` : "skillmeter";
+  if (view?.skill === now.skill) return;
+  const moved = view !== null;
+  view?.close();
+  view = now.skill ? new Skill(now.skill) : new Board();
+  main.replaceChildren(view.root);
+  if (moved) {
+    main.focus({ preventScroll: true });
+    scrollTo(0, 0);
+  }
+}
+
+function showOrgs(names, chosen) {
+  const wanted = ["", ...new Set(chosen ? [...names, chosen] : names)];
+  if (wanted.join("\n") !== [...org.options].map((option) => option.value).join("\n")) {
+    org.replaceChildren(...wanted.map((name) => h("option", { value: name }, name || "All orgs")));
+  }
+  org.value = chosen;
+}
+
+function showProblem(error) {
+  live.dataset.state = "problem";
+  say(liveText, "Not up to date");
+  if (error instanceof NeedsToken) return askForToken(error.message);
+  const [hint, link] = whatToDo(error);
+  problem.replaceChildren(h("strong", {}, sentence(error.message)), " ", hint, " ", link);
+  problem.hidden = false;
+}
+
+function whatToDo(error) {
+  if (error instanceof Refused) return ["Change the filters, or go back:", h("a", { href: "#" }, "all skills")];
+  if (error instanceof Unreachable) return ["Is it running? Start it with “skillmeter run”; this page goes on by itself.", ""];
+  console.error(error);
+  return ["This is a fault of the page. Please report it with what the browser's console says.", ""];
+}
+
+const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.?!]$/.test(text) ? "" : "."}`;
+
+function askForToken(text) {
+  if (!problem.hidden && problem.querySelector("form")) return say(problem.querySelector("output"), text);
+  const field = h("input", { type: "password", id: "token", autocomplete: "current-password", required: true });
+  const form = h("form", {
+    onsubmit: (event) => {
+      event.preventDefault();
+      keepToken(field.value.trim());
+      refresh();
+    },
+  }, h("label", { for: "token" }, "This daemon asks for its token (ANALYTICS_HTTP_TOKEN)"), field, h("button", { type: "submit" }, "Show"), h("output", {}, text));
+  problem.replaceChildren(form);
+  problem.hidden = false;
+  field.focus();
+}
+
+period.addEventListener("change", () => { location.hash = address({ days: period.value }); });
+org.addEventListener("change", () => { location.hash = address({ org: org.value }); });
+live.addEventListener("click", () => {
+  paused = !paused;
+  live.setAttribute("aria-pressed", String(!paused));
+  refresh();
+});
+element("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
+addEventListener("hashchange", refresh);
+document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : refresh()));
+refresh();

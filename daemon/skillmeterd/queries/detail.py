@@ -1,0 +1,226 @@
+"""Detail: what a page shows beside a board and a skill's numbers - totals, parts, the distribution, names to choose."""
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from skillmeter.results import Result
+
+from ..sketch import GAMMA, SMALLEST, ZERO_BIN
+from . import recent, rollups
+from .board import Board
+from .formulas import share, wilson
+from .params import Days, Id, Limit, Params, SkillDays
+from .reader import DAY_NS, Snapshot
+from .rollups import EVERYWHERE, IN_ORG, OF_SKILL, Target
+
+MAX_BINS: Final = 40
+MAX_PARTS: Final = 10
+
+
+class InOrg(Params, frozen=True):
+    """About everything in the last days, perhaps within an org."""
+
+    org_id: Id | None = None
+    days: Days = 30
+
+
+class Names(Params, frozen=True):
+    """Names in their order, from after one on: the last of an answer is where the next begins."""
+
+    after: str = ""
+    limit: Limit = 1000
+
+
+class Overview(Result, frozen=True):
+    """All skills together."""
+
+    executions: int
+    failures: int
+    success_rate: float | None
+    success_rate_low: float | None
+    """With the next: where the true rate lies, with 95 % confidence."""
+    success_rate_high: float | None
+    avg_latency_ms: float | None
+    skills: int
+    """That were executed."""
+    unique_users: int
+    rating_avg: float | None
+    rating_count: int
+
+
+class Bin(Result, frozen=True):
+    """Executions that took more than `from_ms` and at most `to_ms`."""
+
+    from_ms: float
+    to_ms: float
+    executions: int
+
+
+class Part(Result, frozen=True):
+    """A user's, an org's or an error type's part. The name is None where none was given."""
+
+    name: str | None
+    executions: int
+    failures: int
+
+
+class Breakdown(Result, frozen=True):
+    """A skill by its parts, the largest first, at most ten of each."""
+
+    success_rate_low: float | None
+    """With the next: where the true rate lies, with 95 % confidence."""
+    success_rate_high: float | None
+    users: list[Part]
+    orgs: list[Part]
+    errors: list[Part]
+    """Failures by their error type."""
+    errors_since: datetime | None
+    """From when on errors are counted, if there were more events than are looked at; None: all of the period."""
+    ratings: list[int]
+    """How many ones, twos, threes, fours and fives."""
+
+
+def overview(at: Snapshot, asked: InOrg) -> Overview:
+    """All skills, over all orgs or within one."""
+    first_day = at.today - asked.days + 1
+    counts = Board(at, asked.org_id).counts(first_day).values()
+    executions, successes = sum(known.executions for known in counts), sum(known.successes for known in counts)
+    ratings = sum(known.rating_count for known in counts)
+    low, high = wilson(successes, executions) if executions else (None, None)
+    org_no = at.value("SELECT no FROM org WHERE org_id = :org", org=asked.org_id)
+    return Overview(
+        executions=executions,
+        failures=executions - successes,
+        success_rate=share(successes, executions),
+        success_rate_low=low,
+        success_rate_high=high,
+        avg_latency_ms=share(sum(known.latency_sum for known in counts), executions),
+        skills=sum(1 for known in counts if known.executions),
+        unique_users=rollups.unique_users(
+            at, EVERYWHERE if asked.org_id is None else IN_ORG, 0 if asked.org_id is None else org_no or -1, first_day
+        ),
+        rating_avg=share(sum(known.rating_sum for known in counts), ratings),
+        rating_count=ratings,
+    )
+
+
+def distribution(at: Snapshot, asked: SkillDays) -> list[Bin]:
+    """A skill's latencies in bins of equal ratio, without gaps. Raises QueryError for an unknown skill."""
+    target = rollups.known_skill(at, asked.skill_id, asked.org_id)
+    counted = dict(rollups.sketch(at, target, at.today - asked.days + 1).bins)
+    at_once = counted.pop(ZERO_BIN, 0)
+    bins = [Bin(from_ms=0.0, to_ms=SMALLEST, executions=at_once)] if at_once else []
+    if counted:
+        lowest, highest = min(counted), max(counted)
+        width = -(-(highest - lowest + 1) // MAX_BINS)
+        joint = Counter[int]()
+        for bin_, executions in counted.items():
+            joint[(bin_ - lowest) // width] += executions
+        for group in range(max(joint) + 1):
+            end = lowest + (group + 1) * width - 1
+            bins.append(Bin(from_ms=GAMMA ** (end - width), to_ms=GAMMA**end, executions=joint[group]))
+    return bins
+
+
+def breakdown(at: Snapshot, asked: SkillDays) -> Breakdown:
+    """A skill by users, orgs, error types and stars. Raises QueryError for an unknown skill."""
+    target = rollups.known_skill(at, asked.skill_id, asked.org_id)
+    first_day = at.today - asked.days + 1
+    sums = rollups.sums(at, target, first_day)
+    low, high = wilson(sums.successes, sums.executions) if sums.executions else (None, None)
+    errors, errors_since = _errors(at, target, first_day)
+    return Breakdown(
+        success_rate_low=low,
+        success_rate_high=high,
+        users=_users(at, target, first_day),
+        orgs=_orgs(at, target, first_day),
+        errors=errors,
+        errors_since=errors_since,
+        ratings=list(sums.ratings),
+    )
+
+
+def orgs(at: Snapshot, asked: Names) -> list[str]:
+    """The orgs there are."""
+    return _names(at.rows("SELECT org_id FROM org WHERE org_id > :after ORDER BY org_id LIMIT :limit", **_plain(asked)))
+
+
+def skills(at: Snapshot, asked: Names) -> list[str]:
+    """The skills there are."""
+    rows = at.rows("SELECT skill_id FROM skill WHERE skill_id > :after ORDER BY skill_id LIMIT :limit", **_plain(asked))
+    return _names(rows)
+
+
+def _plain(asked: Params) -> dict[str, Any]:
+    return msgspec.structs.asdict(asked)
+
+
+def _names(rows: Iterable[tuple[str]]) -> list[str]:
+    return [name for (name,) in rows]
+
+
+def _of_target(target: Target) -> str:
+    return "pair.skill_no = :no" if target.scope == OF_SKILL else "pair.id = :no"
+
+
+def _users(at: Snapshot, target: Target, first_day: int) -> list[Part]:
+    """Days that are over are summed up once."""
+
+    def counted(first: int, last: int) -> list[tuple[int, int, int]]:
+        return at.rows(
+            f"""SELECT user_no, sum(user_daily.executions), sum(user_daily.executions - user_daily.successes)
+                FROM pair JOIN pair_daily ON pair_id = pair.id JOIN user_daily ON pair_daily_id = pair_daily.id
+                WHERE {_of_target(target)} AND day BETWEEN :first AND :last GROUP BY user_no""",
+            no=target.no,
+            first=first,
+            last=last,
+        )
+
+    over = at.closed(
+        ("users", target.scope, target.no), first_day, at.today - 1, lambda: counted(first_day, at.today - 1)
+    )
+    executions, failures = Counter[int](), Counter[int]()
+    for user_no, runs, failed in [*over, *counted(at.today, at.today)]:
+        executions[user_no] += runs
+        failures[user_no] += failed
+    return [
+        Part(
+            name=at.value("SELECT user_id FROM user WHERE id = :no", no=user_no),
+            executions=runs,
+            failures=failures[user_no],
+        )
+        for user_no, runs in sorted(executions.items(), key=lambda part: (-part[1], part[0]))[:MAX_PARTS]
+    ]
+
+
+def _orgs(at: Snapshot, target: Target, first_day: int) -> list[Part]:
+    rows = at.rows(
+        f"""SELECT org_id, sum(executions) AS runs, sum(executions - successes)
+            FROM pair JOIN pair_daily ON pair_id = pair.id
+            WHERE {_of_target(target)} AND day >= :first
+            GROUP BY org_id HAVING runs > 0 ORDER BY runs DESC, org_id LIMIT :limit""",
+        no=target.no,
+        first=first_day,
+        limit=MAX_PARTS,
+    )
+    return [Part(name=name, executions=runs, failures=failed) for name, runs, failed in rows]
+
+
+def _errors(at: Snapshot, target: Target, first_day: int) -> tuple[list[Part], datetime | None]:
+    look = recent.since(at, first_day * DAY_NS)
+    rows = at.rows(
+        f"""SELECT error_type, count(*) AS failures
+            FROM event_log JOIN pair ON pair.id = pair_id LEFT JOIN event_extra ON event_extra.id = event_log.id
+            WHERE event_log.id > :after AND kind = 0 AND at_ns >= :since AND {_of_target(target)}
+            GROUP BY error_type ORDER BY failures DESC, error_type LIMIT :limit""",
+        no=target.no,
+        after=look.after_id,
+        since=look.since_ns,
+        limit=MAX_PARTS,
+    )
+    parts = [Part(name=name, executions=failures, failures=failures) for name, failures in rows]
+    return parts, None if look.is_complete else rollups.time_of(look.since_ns)
