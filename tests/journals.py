@@ -1,6 +1,5 @@
 """Journals: files as a client leaves them when it dies, made without a client."""
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,10 +42,12 @@ def write_journal(
     producer: bytes | None = None,
     attempted: int | None = None,
     capacity: int = 4096,
+    pid: int = 1,
 ) -> Written:
     """Write the payloads of `parts` into a head and a segment for each further part.
 
-    `capacity` is each file's room for records; `attempted` is what the ledger says, by default as many as there are.
+    `capacity` is each file's room for records; `attempted` is what the ledger says, by default as many as there are;
+    `pid` is the process that the head names.
     """
     spool_dir.mkdir(mode=0o700, exist_ok=True)
     producer = producer or os.urandom(16)
@@ -63,7 +64,7 @@ def write_journal(
         else:
             path = head
             counts = [sum(map(len, parts)) if attempted is None else attempted]
-            header = records.encode_head(records.Head(producer, 1, 1)) + counts[0].to_bytes(8, "little")
+            header = records.encode_head(records.Head(producer, 1, pid)) + counts[0].to_bytes(8, "little")
             header = header.ljust(records.HEAD_BYTES, b"\0")
         path.write_bytes(header + body.ljust(capacity, b"\0"))
         at = base
@@ -91,8 +92,3 @@ def flip(path: Path, position: int, mask: int = 1) -> None:
         (byte,) = file.read(1)
         file.seek(position)
         file.write(bytes([byte ^ mask]))
-
-
-def with_records(written: Written, records_: list[tuple[int, bytes]]) -> Written:
-    """The same files with other records said to be in them."""
-    return dataclasses.replace(written, records=records_)

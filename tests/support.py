@@ -155,6 +155,16 @@ class DaemonProcess:
         """Wait until all journals are in SQLite and gone. Their owners must have ended or closed."""
         wait_until(lambda: not self.journals(), timeout_s, what=lambda: f"an empty spool, not {self.journals()[:5]}")
 
+    def peak_bytes(self) -> int:
+        """The most memory that the running daemon ever had."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+    def cpu_s(self) -> float:
+        """How long the running daemon has been computing, in seconds."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def close(self) -> None:
         """Kill it, and delete its runtime folder. Idempotent."""
         self.kill()
