@@ -24,7 +24,6 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from skillmeter.connection import Connection
-from skillmeter.errors import DaemonUnavailable
 from skillmeter.events import encode_execution
 from skillmeterd.config import DaemonSettings
 from skillmeterd.sinks import Sinks, Source, exposition
@@ -152,7 +151,7 @@ def _address(connection: Connection) -> str:
     for _ in range(100):
         try:
             return str(connection.ask("status", timeout_s=1)["http"]).removeprefix("http://")
-        except Exception:
+        except DaemonUnavailable:
             time.sleep(0.1)
     raise SystemExit("the daemon did not start")
 
