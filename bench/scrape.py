@@ -24,6 +24,7 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from skillmeter.connection import Connection
+from skillmeter.errors import DaemonUnavailable
 from skillmeter.events import encode_execution
 from skillmeterd.config import DaemonSettings
 from skillmeterd.sinks import Sinks, Source, exposition
