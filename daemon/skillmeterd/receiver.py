@@ -8,17 +8,17 @@ what is committed.
 import contextlib
 import logging
 import os
-import stat
+import resource
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import zmq
 
 from skillmeter import faults, wire
 from skillmeter.errors import WireError
 
-from . import activation
+from . import activation, door
 from .answers import Answers
 from .errors import StaleChunks, StoreUnavailable
 from .intake import Intake
@@ -46,7 +46,8 @@ class Receiver:
         self._store = store
         self._quarantine = quarantine
         self._vitals = vitals
-        self._path: Path | None = None  # of the socket, once it is bound
+        self._path: Path | None = None  # of the socket, once libzmq has bound it
+        self._door: door.Door | None = None
         self._failed: Intake | None = None
         self._retry_at_s = 0.0
         self._context = zmq.Context(io_threads=1)
@@ -70,6 +71,8 @@ class Receiver:
     @property
     def endpoint(self) -> str:
         """Where it listens, with the port that was free if the setting said 0."""
+        if self._door is not None:
+            return self._endpoint
         return self._socket.getsockopt_string(zmq.LAST_ENDPOINT) or self._endpoint
 
     def bind(self) -> None:
@@ -84,14 +87,15 @@ class Receiver:
             self._socket.setsockopt(zmq.USE_FD, passed_fd)
             self._socket.bind(self._endpoint)
             return
-        mask = os.umask(0o177)
-        try:
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if limit < door.FEW:
+            self._door = door.Door(self._socket, path, limit)
+            self._door.open()
+            return
+        with door.private():
             self._socket.bind(self._endpoint)
-        finally:
-            os.umask(mask)
         self._path = path
-        if path.parent.stat().st_mode & stat.S_ISGID:
-            path.chmod(0o660)
+        door.share_with_group(path)
 
     @property
     def retries(self) -> bool:
@@ -107,7 +111,7 @@ class Receiver:
         """Wait up to `timeout_s` seconds for messages, and see one group of them through."""
         if self._failed is not None:
             timeout_s = min(timeout_s, max(0.0, self._retry_at_s - time.monotonic()))
-        ready = dict(self._poller.poll(int(timeout_s * 1000)))
+        ready = self._poll(timeout_s)
         if self._wake_in in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_in, 4096)
@@ -119,12 +123,27 @@ class Receiver:
 
     def close(self) -> None:
         """Stop listening. What clients have sent and was not acknowledged, they have."""
+        if self._door is not None:
+            self._door.close()
         self._socket.close(0)
         self._context.destroy(linger=0)
         if self._path is not None:
             self._path.unlink(missing_ok=True)  # libzmq leaves it; ours, since we hold the lock beside it
         for fd in (self._wake_in, self._wake_out):
             os.close(fd)
+
+    def _poll(self, timeout_s: float) -> dict[Any, int]:
+        """What there is to do, after at most so many seconds."""
+        if self._door is not None:
+            again_s = self._door.turn()
+            if again_s is None:
+                self._poller.register(self._door.fd, zmq.POLLIN)
+            else:
+                timeout_s = min(timeout_s, again_s)
+        ready = dict(self._poller.poll(int(timeout_s * 1000)))
+        if self._door is not None and self._door.fd in self._poller:
+            self._poller.unregister(self._door.fd)
+        return ready
 
     def _take(self) -> None:
         """Take messages until there is enough for a group, or no more."""
