@@ -191,12 +191,14 @@ def journals(spool_dir: Path) -> list[str]:
 # Scripts.
 
 
-def start_client(script: str, env: Mapping[str, str], *args: object) -> "subprocess.Popen[bytes]":
+def start_client(
+    script: str, env: Mapping[str, str], *args: object, stdin: int = subprocess.DEVNULL
+) -> "subprocess.Popen[bytes]":
     """A process that runs PRELUDE and then `script`; `record(name)` writes each accepted name to stdout at once."""
     return subprocess.Popen(
         [sys.executable, "-c", PRELUDE + textwrap.dedent(script), *map(str, args)],
         env=dict(env),
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

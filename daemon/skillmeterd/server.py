@@ -188,11 +188,10 @@ class Server:
             if self._orphans.pending and self.vitals.ready:
                 self._orphans.step()
             elif now_s >= self._look_at_s:
-                self._look_at_s = now_s + LOOK_S
                 self._orphans.look()
+                self._look_at_s = now_s + LOOK_S + LOOK_SHARE * (time.monotonic() - now_s)
                 self._orphans.step()
                 self._see_whether_store_works()
-                self._look_at_s += LOOK_SHARE * (time.monotonic() - now_s)
         except StoreUnavailable as error:
             self.vitals.store_failed(error)
             self._look_at_s = now_s + LOOK_S
