@@ -32,7 +32,7 @@ from typing import Final, ParamSpec, TypeVar
 import msgspec
 
 from . import faults
-from .errors import JournalError, came_between
+from .errors import JournalError, came_between, raised_by_signal_handler
 from .ledger import Ledger
 from .logs import logger
 from .native import Depth
@@ -243,8 +243,7 @@ class Journal:
     @property
     def disk_bytes(self) -> int:
         """Bytes that the files take."""
-        kept = self.current.base + self.current.capacity - self._oldest.base
-        return kept + HEAD_BYTES
+        return self._bytes_up_to(self.current.base + self.current.capacity)
 
     # The shipper's side: one thread.
 
@@ -318,6 +317,7 @@ class Journal:
             segment = segment.next
         self.ledger.close()
         self._head.close()  # last: with it goes the lock, and nothing can be appended any more
+        self.noted()
 
     def close_copy(self) -> None:
         """In a forked child: close the copies of mappings and descriptors. The parent's lock is not touched by that."""
@@ -387,7 +387,7 @@ class Journal:
 
     def _create_segment(self, before: Segment) -> Segment:
         base = before.base + before.capacity
-        if base + self._segment_bytes - self._oldest.base + HEAD_BYTES > self._max_bytes:
+        if self._bytes_up_to(base + self._segment_bytes) > self._max_bytes:
             raise JournalError("spool_full", f"the spool of this process has its {self._max_bytes} bytes")
         if time.monotonic() < self._retry_at_s:
             raise JournalError(self._retry_reason, "tried a moment ago")
@@ -402,6 +402,10 @@ class Journal:
             raise
         finally:
             self._making.leave()
+
+    def _bytes_up_to(self, offset: int) -> int:
+        oldest, head = self._oldest, self._head
+        return HEAD_BYTES + offset - oldest.base + (0 if oldest is head else head.capacity)  # the head's file stays
 
     def _make_segment(self, header: SegmentHeader) -> Segment:
         path = self._head.path.with_suffix(f".{next(self._file_numbers):08x}.seg")
@@ -437,7 +441,9 @@ class Journal:
         while segment is not None:
             try:
                 segment.sync()
-            except OSError:
+            except OSError as error:
+                if raised_by_signal_handler(error):
+                    raise
                 self._count_failed_sync()
             segment = None if segment is last else segment.next
         return True
@@ -497,7 +503,9 @@ def take_unfinished() -> set[str]:
 
 def _make_spool(spool_dir: Path) -> None:
     try:
-        spool_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        spool_dir.mkdir(mode=0o700, parents=True)
+    except FileExistsError:  # if it is no folder, that comes out when a file is made in it
+        pass
     except OSError as error:
         raise unusable(error, spool_dir) from error
 

@@ -12,6 +12,8 @@ from _thread import get_ident
 from collections.abc import Callable
 from typing import Any
 
+from .errors import came_between
+
 
 def original(module: str, name: str) -> Any:
     """`module.name` as Python made it, even after gevent's monkey patching."""
@@ -43,11 +45,12 @@ class Bell:
         return self._in
 
     def ring(self) -> None:
-        """Never raises and never blocks."""
+        """Never blocks, and raises nothing of its own."""
         try:
             os.write(self._out, b"x")
-        except OSError:  # the pipe is full, so it is ringing; or it is closed
-            pass
+        except OSError as error:  # the pipe is full, so it is ringing; or it is closed
+            if came_between(error):
+                raise
 
     def silence(self) -> None:
         """Forget that it has rung."""

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from .errors import JournalError, came_between
+from .errors import JournalError, came_between, raised_by_signal_handler
 from .records import RECORD_HEADER_BYTES, RECORD_MAGIC
 
 _RECORD: Final = struct.Struct("<IHH")
@@ -188,6 +188,9 @@ def preallocate(fd: int, size: int) -> None:
 
 
 def unusable(error: Exception, path: Path) -> JournalError:
-    """The journal error that an error of the operating system means."""
+    """The journal error that an error of the operating system means. What a signal handler raised meanwhile, a timeout
+    say, is raised as it is."""
+    if raised_by_signal_handler(error):
+        raise error
     full = isinstance(error, OSError) and error.errno in _FULL
     return JournalError("disk_full" if full else "spool_unavailable", f"{path}: {error}")
