@@ -28,6 +28,9 @@ SCALE: Final = int(os.environ.get("SKILLMETER_TEST_SCALE", "1"))
 WAIT_S: Final = 60.0  # how long a condition that comes within a second on an idle machine may take on a busy one
 POLL_S: Final = 0.01
 
+FORKS_KNOWINGLY: Final = ("-W", "ignore:This process:DeprecationWarning")
+"""Python 3.12 and later warn of a fork beside threads, as which each client's own counts."""
+
 T = TypeVar("T")
 
 PRELUDE: Final = """
@@ -196,7 +199,7 @@ def start_client(
 ) -> "subprocess.Popen[bytes]":
     """A process that runs PRELUDE and then `script`; `record(name)` writes each accepted name to stdout at once."""
     return subprocess.Popen(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(script), *map(str, args)],
+        [sys.executable, *FORKS_KNOWINGLY, "-c", PRELUDE + textwrap.dedent(script), *map(str, args)],
         env=dict(env),
         stdin=stdin,
         stdout=subprocess.PIPE,

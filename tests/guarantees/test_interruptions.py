@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import SCALE, DaemonProcess, assert_exactly, ledger, run_client
+from tests.support import FORKS_KNOWINGLY, SCALE, DaemonProcess, assert_exactly, ledger, run_client
 
 HANDLERS = """
 import signal
@@ -103,7 +103,12 @@ for number in range(20):
 """
     with DaemonProcess(tmp_path) as daemon:
         done = subprocess.run(
-            [sys.executable, "-c", whole], env=daemon.env, capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, *FORKS_KNOWINGLY, "-c", whole],
+            env=daemon.env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         recorded = done.stdout.splitlines()
