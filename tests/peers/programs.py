@@ -17,14 +17,14 @@ from typing import NoReturn
 import pytest
 
 
-def debian(package: str, suite: str) -> Path:
-    """The folder in which a Debian package of this suite is unpacked."""
+def debian(package: str, suite: str, *, with_needs: bool = False) -> Path:
+    """The folder in which a Debian package of this suite is unpacked; with all it needs that this machine has not."""
     folder = _cache() / f"{package}-{suite}"
     if not folder.exists():
         for program in ("apt-get", "dpkg-deb"):
             if shutil.which(program) is None:
                 missing(f"{package} comes from Debian, and there is no {program}")
-        _unpack(package, _apt(suite), folder)
+        _unpack(package, _apt(suite), folder, with_needs=with_needs)
     return folder
 
 
@@ -53,14 +53,18 @@ def _cache() -> Path:
     return folder
 
 
-def _unpack(package: str, config: Path, folder: Path) -> None:
+def _unpack(package: str, config: Path, folder: Path, *, with_needs: bool) -> None:
     new = _fresh(folder)
     env = {**os.environ, "APT_CONFIG": str(config)}
     _run(["apt-get", "-qq", "update"], package, env=env)
-    _run(["apt-get", "-qq", "download", package], package, env=env, cwd=new)
-    (file,) = new.glob("*.deb")
-    _run(["dpkg-deb", "-x", str(file), str(new)], package)
-    file.unlink()
+    names = [package]
+    if with_needs:
+        plan = _run(["apt-get", "-s", "--no-install-recommends", "install", package], package, env=env)
+        names = re.findall(r"^Inst (\S+)", plan, re.MULTILINE) or [package]
+    _run(["apt-get", "-qq", "download", *names], package, env=env, cwd=new)
+    for file in new.glob("*.deb"):
+        _run(["dpkg-deb", "-x", str(file), str(new)], package)
+        file.unlink()
     new.rename(folder)
 
 
@@ -100,7 +104,8 @@ def _fresh(folder: Path) -> Path:
     return new
 
 
-def _run(command: Sequence[str], package: str, *, env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
+def _run(command: Sequence[str], package: str, *, env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
     done = subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:
         missing(f"{package} cannot be fetched: {(done.stderr or done.stdout).strip()[-500:]}")
+    return done.stdout

@@ -7,6 +7,8 @@ from skillmeter.errors import QueryError
 
 from ..errors import DaemonError
 from ..queries import METHODS, Queries
+from ..queries.params import read
+from ..queries.rollups import UnknownSkill
 from .messages import Request, Response, Route, Routes
 from .openapi import Endpoint, describe
 
@@ -48,13 +50,24 @@ def routes(queries: Queries, status: Status) -> Routes:
 def _ask(queries: Queries, method: str) -> Callable[[Request], Response]:
     def handler(request: Request) -> Response:
         try:
+            _check_given(method, request.query)
             return Response.json(queries.ask(method, request.query, strict=False))
+        except UnknownSkill as error:
+            return Response.problem(404, str(error))
         except QueryError as error:
             return Response.problem(400, str(error))
         except DaemonError as error:
             return Response.problem(503, str(error), retry_after="5")
 
     return handler
+
+
+def _check_given(method: str, params: Mapping[str, str]) -> None:
+    """Raise QueryError for a number given as "null", which reading numbers from text takes for an absent one."""
+    asked = read(METHODS[method][0], params, strict=False)
+    for name, value in params.items():
+        if getattr(asked, name) is None:
+            raise QueryError(f"{name}: {value!a} is not a number")
 
 
 def _plain(answer: Callable[[], Any]) -> Callable[[Request], Response]:

@@ -13,9 +13,10 @@ _ONE_OF: Final = {"metric": list(METRICS), "period": list(PERIODS)}
 """Parameters that are one of some names, which their type does not say."""
 
 _ERRORS: Final = {
-    "400": "A parameter is missing, wrong or unknown; or nothing was recorded of the skill.",
+    "400": "A parameter is missing, wrong or unknown.",
     "401": "Off loopback, the token is missing or wrong.",
     "403": "Asked by a page of another site; or off loopback without ANALYTICS_HTTP_TOKEN being set.",
+    "404": "Nothing was ever recorded of the skill.",
     "405": "Not GET or HEAD.",
     "421": "On loopback, the Host is not the daemon's.",
     "503": "The database cannot be read now, or the daemon is busy.",
@@ -51,7 +52,10 @@ def describe(prefix: str, endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         "info": {
             "title": "skillmeter",
             "version": __version__,
-            "description": "Read-only. Days are UTC; latencies are in milliseconds; rates are shares from 0 to 1.",
+            "description": (
+                "Read-only. Days are UTC, latencies are in milliseconds, rates are shares from 0 to 1."
+                " A parameter without a value is as good as absent."
+            ),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "security": [{}, {"token": []}],

@@ -114,7 +114,7 @@ const trimmed = (text) => text.replace(/(\.\d*?)0+(?=\D|$)/, "$1").replace(/\.(?
 function series(line) {
   const shared = { stroke: colour(line.colour), points: { show: false } };
   if (line.bars) return { ...shared, fill: colour(line.colour), width: 0, paths: uPlot.paths.bars({ size: [0.72, 40], radius: 0.15 }) };
-  return { ...shared, width: 2, spanGaps: true, points: { show: (plot, index) => plot.data[index].filter((value) => value != null).length < 3, size: 6, fill: colour(line.colour) } };
+  return { ...shared, width: 2, points: { show: true, size: 4, fill: colour(line.colour) } };
 }
 
 const WIDE = 96;

@@ -65,7 +65,7 @@ function sinksOf(status) {
 function progressOf(sink) {
   if (sink.problem) return sink.problem;
   if (!sink.exports) return sink.healthy ? "ready, nothing exported yet" : "has not worked yet";
-  return `${count(sink.exports)} exports, the last ${ago(sink.last_success_ns / NS_IN_MS)}${sink.failures ? `, ${count(sink.failures)} failed` : ""}`;
+  return `${count(sink.exports)} ${sink.exports === 1 ? "export" : "exports"}, the last ${ago(sink.last_success_ns / NS_IN_MS)}${sink.failures ? `, ${count(sink.failures)} failed` : ""}`;
 }
 
 const sinkRow = () => h("li", {}, h("span", { class: "badge" }), h("strong"), h("span", { class: "note" }));

@@ -31,6 +31,7 @@ async function refresh() {
   } catch (error) {
     if (error.name === "AbortError" || request !== asking) return;
     showProblem(error);
+    if (error instanceof NeedsToken) return;
   }
   if (!paused && !document.hidden) timer = setTimeout(refresh, REFRESH_MS);
 }

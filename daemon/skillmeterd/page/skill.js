@@ -87,6 +87,7 @@ export class Skill {
       Orgs: bars(parts.orgs.map((part) => named(part, "no org given")), "No call in this period."),
     };
     for (const [title, content] of Object.entries(shown)) this.parts[title].lastChild.replaceWith(content);
+    say(this.parts["Error types"].firstChild.lastChild, since && `of the newest events,${since}`);
   }
 }
 
@@ -96,4 +97,4 @@ const amountOf = (part, kind) => (kind === "failures" || !part.failures ? count(
 
 const reported = (metrics) => (metrics?.health_score == null ? "of 100" : `of 100; ${metrics.health_score.toFixed(0)} reported`);
 
-const panel = (title) => h("section", { class: "card" }, h("h2", {}, title), h("div"));
+const panel = (title) => h("section", { class: "card" }, h("h2", {}, title, " ", h("span", { class: "note" })), h("div"));

@@ -19,6 +19,7 @@ from .rollups import EVERYWHERE, IN_ORG, OF_SKILL, Target
 
 MAX_BINS: Final = 40
 MAX_PARTS: Final = 10
+_NEVER: Final = 2**31  # a day after all others
 
 
 class InOrg(Params, frozen=True):
@@ -184,7 +185,7 @@ def _users(at: Snapshot, target: Target, first_day: int) -> list[Part]:
         ("users", target.scope, target.no), first_day, at.today - 1, lambda: counted(first_day, at.today - 1)
     )
     executions, failures = Counter[int](), Counter[int]()
-    for user_no, runs, failed in [*over, *counted(at.today, at.today)]:
+    for user_no, runs, failed in [*over, *counted(at.today, _NEVER)]:
         executions[user_no] += runs
         failures[user_no] += failed
     return [

@@ -21,6 +21,10 @@ _SUMS: Final = """
 """
 
 
+class UnknownSkill(QueryError):
+    """Nothing was ever recorded of the skill."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A skill, over all orgs or within one. `no` numbers it in `scope`; a skill never used in an org has none."""
@@ -86,10 +90,10 @@ def skill(at: Snapshot, skill_id: str) -> Target | None:
 
 
 def known_skill(at: Snapshot, skill_id: str, org_id: str | None = None) -> Target:
-    """A skill, over all orgs or within one. Raises QueryError if nothing was ever recorded of the skill."""
+    """A skill, over all orgs or within one. Raises UnknownSkill."""
     found = skill(at, skill_id)
     if found is None:
-        raise QueryError(f"nothing was recorded of a skill {skill_id[:80]!a}{_did_you_mean(at, skill_id)}")
+        raise UnknownSkill(f"nothing was recorded of a skill {skill_id[:80]!a}{_did_you_mean(at, skill_id)}")
     if org_id is None:
         return found
     pair = at.value("SELECT id FROM pair WHERE skill_id = :s AND ifnull(org_id, 0) = :o", s=skill_id, o=org_id)

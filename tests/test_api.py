@@ -1,0 +1,185 @@
+"""The API: each path answers what the query says, refuses what is wrong, and is as its description says."""
+
+import http.client
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import jsonschema_rs
+import msgspec
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, assume, given, settings
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from skillmeterd.http import Request, api
+from skillmeterd.http.api import QUERIES
+from skillmeterd.queries import METHODS, Queries
+from skillmeterd.queries.params import Params
+
+from .support import DaemonProcess, query, run_client
+
+TOKEN = "correct-horse-battery-staple"
+HTTP = {"PROMETHEUS_ENABLED": "1", "PROMETHEUS_PORT": "0"}
+BLANK = re.compile("=(&|'|$)")  # in an address: a parameter without a value, which is as good as absent
+STRANGE = ["<img src=x onerror=alert(1)>", "null", "ünï & =?#/\n", "'; DROP TABLE skill; --", "__proto__"]
+
+RECORD = """
+import json
+for name in ["parse_json", *json.loads(sys.argv[1])]:
+    for number in range(5):
+        client.record_skill_execution(name, number > 0, 10.0 * number, f"u{number}", "null", error_type="KeyError")
+    client.record_skill_rating(name, 4, "u1")
+assert client.flush(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """A daemon with HTTP on, and a few skills in it."""
+    with DaemonProcess(tmp_path_factory.mktemp("api"), env=HTTP) as daemon:
+        run_client(RECORD, daemon.env, json.dumps(STRANGE))
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def described(daemon: DaemonProcess) -> Any:
+    """The API's description of itself, read by schemathesis."""
+    return schemathesis.openapi.from_url(f"{url(daemon)}/api/v1/openapi.json")
+
+
+def url(daemon: DaemonProcess) -> str:
+    """Where it listens."""
+    address = urlsplit(daemon.ask("status")["http"])
+    return f"http://127.0.0.1:{address.port}"
+
+
+def get(daemon: DaemonProcess, name: str, *, method: str = "GET", token: str = "", **params: object) -> tuple[int, Any]:
+    """Status and JSON of an answer."""
+    client = http.client.HTTPConnection(urlsplit(url(daemon)).netloc, timeout=30)
+    try:
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        client.request(method, f"/api/v1/{name}?{urlencode(params)}", headers=headers)
+        answer = client.getresponse()
+        assert answer.headers["content-type"] == "application/json"
+        return answer.status, json.loads(answer.read())
+    finally:
+        client.close()
+
+
+class TestAnswers:
+    """What is asked rightly."""
+
+    @pytest.mark.parametrize("name", QUERIES)
+    def test_each_path_answers_what_the_query_says(self, daemon: DaemonProcess, name: str) -> None:
+        """The JSON is that of the answer which clients get over ZeroMQ."""
+        takes = METHODS[QUERIES[name]][0].__struct_fields__
+        params = {key: value for key, value in {"skill_id": "parse_json", "user_id": "u9"}.items() if key in takes}
+        status, answer = get(daemon, name, **params)
+        assert status == 200
+        if name not in ("stats", "activity", "timeline"):  # which speak of this moment
+            assert answer == msgspec.json.decode(msgspec.json.encode(daemon.ask(QUERIES[name], params)))
+
+    @pytest.mark.parametrize("skill", STRANGE)
+    def test_strange_names_are_carried_literally(self, daemon: DaemonProcess, skill: str) -> None:
+        """A name is a name, whatever is in it; "null" is not nothing."""
+        status, usage = get(daemon, "usage", skill_id=skill, org_id="null")
+        assert (status, usage["skill_id"], usage["org_id"], usage["execution_count"]) == (200, skill, "null", 5)
+
+    def test_ledger_and_status(self, daemon: DaemonProcess) -> None:
+        """The ledger balances and says what SQLite says; the status holds it."""
+        status, ledger = get(daemon, "ledger")
+        stored = query(daemon.db_path, "SELECT events FROM ledger WHERE outcome = 'stored'")[0][0]
+        assert (status, ledger["balance"], ledger["stored"]) == (200, 0, stored)
+        status, screen = get(daemon, "status")
+        assert (status, screen["ledger"], screen["ready"]) == (200, ledger, True)
+
+
+class TestRefusals:
+    """What is asked wrongly."""
+
+    @pytest.mark.parametrize(
+        ("name", "params", "text"),
+        [
+            ("usage", {}, "skill_id"),
+            ("usage", {"skill_id": "parse_json", "days": "-1"}, "days: expected int >= 1"),
+            ("usage", {"skill_id": "parse_json", "days": "many"}, "days: expected int"),
+            ("usage", {"skill_id": "x" * 257}, "skill_id"),
+            ("usage", {"skill_id": "parse_json", "user": "u1"}, "user"),
+            ("leaderboard", {"days": "null"}, "days: 'null' is not a number"),
+            ("leaderboard", {"metric": "luck"}, "metric must be one of usage_count, success_rate"),
+            ("leaderboard", {"period": "hourly"}, "period must be one of all, daily"),
+            ("leaderboard", {"period": "daily", "days": "3"}, "period or days, not both"),
+            ("leaderboard", {"limit": "1001"}, "limit: expected int <= 1000"),
+            ("recommendations", {}, "user_id"),
+            ("ledger", {"days": "1"}, "takes no parameters"),
+        ],
+    )
+    def test_wrong_parameters(self, daemon: DaemonProcess, name: str, params: dict[str, str], text: str) -> None:
+        """400, and a sentence that names what is wrong."""
+        status, answer = get(daemon, name, **params)
+        assert status == 400
+        assert text in answer["error"]
+
+    @pytest.mark.parametrize("name", ["usage", "trends", "adoption", "timeline", "distribution", "breakdown"])
+    def test_unknown_skill(self, daemon: DaemonProcess, name: str) -> None:
+        """404, with the name that may have been meant."""
+        status, answer = get(daemon, name, skill_id="parse_jsn")
+        assert status == 404
+        assert "did you mean 'parse_json'" in answer["error"]
+
+    def test_it_can_only_be_read(self, daemon: DaemonProcess) -> None:
+        """Any method but GET and HEAD is refused, and an unknown path is not found."""
+        assert [get(daemon, "orgs", method=method)[0] for method in ("POST", "PUT", "PATCH", "DELETE")] == [405] * 4
+        assert get(daemon, quote("../../etc/passwd"))[0] == 404
+
+    def test_a_daemon_without_its_database(self, tmp_path: Path) -> None:
+        """503, and what to do, rather than numbers of nothing."""
+        routes = api.routes(Queries(tmp_path / "none.db"), lambda _: {})
+        answer = routes["/api/v1/overview"].handler(Request("/api/v1/overview", {}, {}))
+        assert answer.status == 503
+        assert b"there is no database" in bytes(answer.body)  # type: ignore[arg-type]
+
+    def test_off_loopback_it_needs_the_token(self, tmp_path: Path) -> None:
+        """Without the token, or with another one, nothing is said, not even the description."""
+        env = {**HTTP, "PROMETHEUS_HOST": "0.0.0.0", "ANALYTICS_HTTP_TOKEN": TOKEN}
+        with DaemonProcess(tmp_path, env=env) as daemon:
+            for name in (*QUERIES, "status", "ledger", "openapi.json"):
+                assert get(daemon, name)[0] == 401
+                assert get(daemon, name, token="another")[0] == 401
+            assert get(daemon, "orgs", token=TOKEN) == (200, [])
+            assert TOKEN not in json.dumps(get(daemon, "status", token=TOKEN)[1])
+
+
+class TestDescription:
+    """OpenAPI."""
+
+    def test_is_valid_and_complete(self, daemon: DaemonProcess) -> None:
+        """Every path is described, in the version that it says it is."""
+        status, document = get(daemon, "openapi.json")
+        assert (status, document["openapi"]) == (200, "3.1.0")
+        paths = {*QUERIES, "status", "ledger", "openapi.json"}
+        assert set(document["paths"]) == {f"/api/v1/{path}" for path in paths}
+        for schema in document["components"]["schemas"].values():
+            assert jsonschema_rs.meta.is_valid(schema)
+
+    @pytest.mark.parametrize(
+        ("name", "mode"),
+        [(name, mode) for name, query in QUERIES.items() for mode in GenerationMode if METHODS[query][0] is not Params]
+        + [(name, GenerationMode.POSITIVE) for name in ("stats", "status", "ledger", "openapi.json")],
+    )
+    def test_holds(self, described: Any, name: str, mode: GenerationMode) -> None:
+        """Whatever is asked, rightly or wrongly, the answer is one that the description has, and never a 500."""
+        path = described[f"/api/v1/{name}"]["GET"]
+
+        @given(path.as_strategy(generation_mode=mode))
+        @settings(max_examples=15, suppress_health_check=list(HealthCheck), database=None, derandomize=True)
+        def check(case: Any) -> None:
+            assume(not BLANK.search(case.as_curl_command()))
+            case.call_and_validate(excluded_checks=[positive_data_acceptance])
+
+        check()
