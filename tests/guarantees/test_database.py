@@ -174,9 +174,7 @@ def test_a_living_client_sends_again_what_it_still_has(tmp_path: Path, deleted: 
 
 @pytest.mark.parametrize("busy", [True, False], ids=["busy", "idle"])
 @pytest.mark.parametrize("deleted", [True, False], ids=["deleted", "restored"])
-def test_what_a_living_client_no_longer_has_is_reported_to_the_event(
-    tmp_path: Path, deleted: bool, busy: bool
-) -> None:
+def test_what_a_living_client_no_longer_has_is_reported_to_the_event(tmp_path: Path, deleted: bool, busy: bool) -> None:
     """It has freed the segments that were acknowledged: it declares them lost, once, however many batches it had on
     the way; everything later arrives."""
     with DaemonProcess(tmp_path) as daemon, rounds(daemon, 3, 2000, prelude=SMALL_SEGMENTS) as client:
