@@ -74,9 +74,10 @@ FAINT = """() => {
 }"""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A headless Chromium."""
+    """A headless Chromium. Not for the session: while it lives, an event loop runs in the main thread, and no other test
+    could run one."""
     if sys.platform != "linux":
         missing("the browser comes from Debian")
     root = debian("chromium", platform.freedesktop_os_release().get("VERSION_CODENAME", ""), with_needs=True)
