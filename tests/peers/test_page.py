@@ -76,8 +76,7 @@ FAINT = """() => {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A headless Chromium. Not for the session: while it lives, an event loop runs in the main thread, and no other test
-    could run one."""
+    """A headless Chromium. Not for the session: it runs an event loop in the main thread, where others need theirs."""
     if sys.platform != "linux":
         missing("the browser comes from Debian")
     root = debian("chromium", platform.freedesktop_os_release().get("VERSION_CODENAME", ""), with_needs=True)
