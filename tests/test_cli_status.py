@@ -1,11 +1,14 @@
 """`skillmeter status` and `skillmeter spool`, run as a person would."""
 
+import contextlib
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.support import DaemonProcess, assert_exactly, run_client
+from tests.journals import event, flip, write_journal
+from tests.support import DaemonProcess, assert_exactly, run_client, wait_until
 
 
 def skillmeter(daemon: DaemonProcess, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -44,7 +47,7 @@ def test_spool_lists_what_waits_and_drains_it_without_a_daemon(tmp_path: Path):
         ]
         listed = json.loads(skillmeter(daemon, "spool", "ls", "--json").stdout)
         assert [row["owner"] for row in listed["journals"]] == ["ended"] * 3
-        assert all(row["attempted"] == 50 for row in listed["journals"])
+        assert all(row["attempted"] == row["pending"] == 50 for row in listed["journals"])
         assert "ended" in skillmeter(daemon, "spool", "ls").stdout
         drained = skillmeter(daemon, "spool", "drain")
         assert drained.returncode == 0, drained.stderr
@@ -59,3 +62,56 @@ def test_spool_drain_waits_for_a_daemon_that_runs(tmp_path: Path):
         recorded = run_client("[record(str(n)) for n in range(50)]", daemon.env)
         assert skillmeter(daemon, "spool", "drain").returncode == 0
         assert_exactly(recorded, daemon.db_path)
+
+
+def test_spool_drain_says_what_it_could_not_take(tmp_path: Path):
+    """A database that cannot be opened: exit code 1, the reason, and the journals stay."""
+    with DaemonProcess(tmp_path, started=False) as daemon:
+        run_client("record('a')", daemon.env)
+        (tmp_path / "blocked").mkdir()
+        result = skillmeter(daemon, "spool", "drain", "--db-path", str(tmp_path / "blocked"))
+        assert result.returncode == 1
+        assert "blocked" in result.stderr
+        assert "Traceback" not in result.stderr
+        assert len(daemon.journals()) == 1
+
+
+def test_spool_drain_gives_up_in_time(tmp_path: Path):
+    """A daemon that is stopped takes nothing: exit code 1, and how many are left."""
+    with DaemonProcess(tmp_path) as daemon:
+        daemon.pause()
+        run_client("record('a')", daemon.env)
+        result = skillmeter(daemon, "spool", "drain", "--timeout", "0.5")
+        assert result.returncode == 1
+        assert "1 journals of ended processes are left" in result.stdout
+
+
+def test_spool_repair_shows_first_and_puts_back_on_request(tmp_path: Path):
+    """A journal whose header is damaged is set aside, shown, repaired, and then taken over."""
+    with DaemonProcess(tmp_path, started=False) as daemon:
+        written = write_journal(daemon.spool_dir, [[event("a"), event("b")], [event("c")]])
+        flip(written.head, 20)
+        assert skillmeter(daemon, "spool", "drain").returncode == 0
+        shown = skillmeter(daemon, "spool", "repair")
+        assert shown.returncode == 0, shown.stderr
+        assert "its header fails its checksum" in shown.stdout
+        assert "--apply" in shown.stdout
+        assert not daemon.journals()
+        applied = json.loads(skillmeter(daemon, "spool", "repair", "--apply", "--json").stdout)
+        assert applied["repaired"] == [written.head.name]
+        assert skillmeter(daemon, "spool", "drain").returncode == 0
+        assert_exactly("abc", daemon.db_path)
+        assert json.loads(skillmeter(daemon, "spool", "repair", "--json").stdout)["quarantine"] == []
+
+
+def test_status_of_a_daemon_that_cannot_commit_exits_1(tmp_path: Path):
+    """The reason is on the screen."""
+    with DaemonProcess(tmp_path) as daemon:
+        run_client("record('a'); assert client.flush(20)", daemon.env)
+        with contextlib.closing(sqlite3.connect(daemon.db_path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            run_client("record('b'); assert not client.flush(0.1)", daemon.env)
+            wait_until(lambda: not daemon.ask("health")["ready"])
+            screen = skillmeter(daemon, "status")
+        assert screen.returncode == 1
+        assert "database is locked" in screen.stdout

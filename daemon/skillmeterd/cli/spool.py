@@ -1,123 +1,135 @@
-"""`skillmeter spool`: the journals that wait in the spool - list them, or get them into the database."""
+"""`skillmeter spool`: the journals that wait in the spool - list them, drain them, look at what was set aside."""
 
-import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import click
+import msgspec
 
-from skillmeter import records
-from skillmeter.errors import CorruptJournal
-
-from .. import spool
-from ..errors import AlreadyRunning, DaemonError
+from .. import backlog, repair
+from ..errors import AlreadyRunning
 from ..instance import Instance
 from ..orphans import Orphans
 from ..quarantine import Quarantine
 from ..store import Store
 from .frame import Context, Failure, pass_context, print_json, print_table, progress
 
-POLL_S = 0.1
+POLL_S: Final = 0.2
+JOURNALS: Final = ("journal", "owner", "pid", "age s", "bytes", "attempted", "not stored yet")
+FINDINGS: Final = ("set aside", "what", "bytes", "records", "can be repaired", "why")
+
+spool_dir_option = click.option("--spool-dir", metavar="DIR", help="Where journals are (ANALYTICS_SPOOL_DIR).")
+db_path_option = click.option("--db-path", metavar="FILE", help="The SQLite file (ANALYTICS_DB_PATH).")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
 def command() -> None:
-    """The journals in the spool: list them, drain them."""
+    """The journals in the spool: list them, drain them, look at what was set aside."""
 
 
-@command.command("ls")
-@click.option("--spool-dir", metavar="DIR", help="Where journals are (ANALYTICS_SPOOL_DIR).")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@command.command()
+@spool_dir_option
+@db_path_option
+@json_option
 @pass_context
-def ls(context: Context, spool_dir: str | None, as_json: bool) -> None:
-    """List journals: whose, alive or orphan, how old and how large, and what was set aside."""
-    folder = context.client_settings(spool_dir=spool_dir).spool_dir
-    found = [_journal(path, folder) for path in sorted(spool.entries(folder)) if path.suffix == spool.HEAD_SUFFIX]
-    aside = sorted(path.name for path in spool.entries(folder / "quarantine"))
+def ls(context: Context, spool_dir: str | None, db_path: str | None, as_json: bool) -> None:
+    """List journals, the oldest first: whether the owner lives, their age and size, and what is not stored yet."""
+    settings = context.daemon_settings(db_path=db_path, spool_dir=spool_dir)
+    found = backlog.waiting(settings.spool_dir, settings.db_path)
+    headless, aside = backlog.headless(settings.spool_dir), backlog.set_aside(settings.spool_dir)
     if as_json:
-        print_json({"journals": found, "quarantine": aside})
+        journals = [{**msgspec.structs.asdict(one), "pending": one.pending} for one in found]
+        names = {"headless": [path.name for path in headless], "quarantine": [path.name for path in aside]}
+        print_json({"spool_dir": str(settings.spool_dir), "journals": journals, **names})
         return
-    headings = ["journal", "owner", "pid", "age s", "bytes", "attempted"]
-    print_table(
-        headings,
-        [[row["journal"], row["owner"], row["pid"], row["age_s"], row["bytes"], row["attempted"]] for row in found],
-    )
-    for name in aside:
-        click.echo(f"set aside: {folder / 'quarantine' / name!s}")
+    print_table(JOURNALS, map(_row, found))
+    for path in headless:
+        click.echo(f"left alone, as its journal's head is gone: {path.name!r}")
+    if aside:
+        click.echo(f"set aside: {len(aside)}; `skillmeter spool repair` says what they are")
 
 
-def _journal(path: Path, folder: Path) -> dict[str, Any]:
-    """One journal. A look at its lock tells whether the owner lives; the lock is given back at once."""
-    row: dict[str, Any] = {"journal": path.stem, "owner": "unreadable", "pid": None, "age_s": None, "attempted": None}
-    segments = [other for other in spool.entries(folder) if other.name.startswith(f"{path.stem}.")]
-    row["bytes"] = sum(other.lstat().st_size for other in segments if other.exists())
-    try:
-        with spool.opened(path) as fd:
-            head = records.decode_head(page := os.pread(fd, records.HEAD_BYTES, 0))
-            row["pid"], row["attempted"] = head.pid, records.decode_ledger(page)[0]
-            row["age_s"] = max(0, (time.time_ns() - head.created_at_ns) // 1_000_000_000)
-            row["owner"] = "ended" if spool.lock(fd) else "alive"
-    except FileNotFoundError:
-        row["owner"] = "taken over"
-    except (CorruptJournal, OSError) as error:
-        row["owner"] = f"unreadable: {error}"
-    return row
+def _row(one: backlog.Waiting) -> tuple[object, ...]:
+    owner = f"{one.owner}: {one.why}" if one.why else one.owner
+    return one.journal, owner, one.pid, one.age_s, one.bytes, one.attempted, one.pending
 
 
 @command.command()
 @click.option("--timeout", "timeout_s", type=float, default=60.0, show_default=True, help="Seconds at most.")
-@click.option("--db-path", metavar="FILE", help="The SQLite file (ANALYTICS_DB_PATH).")
-@click.option("--spool-dir", metavar="DIR", help="Where journals are (ANALYTICS_SPOOL_DIR).")
+@db_path_option
+@spool_dir_option
 @pass_context
 @click.pass_context
 def drain(
     ctx: click.Context, context: Context, /, timeout_s: float, db_path: str | None, spool_dir: str | None
 ) -> None:
-    """Get the journals of ended processes into the database; waits for the daemon to do it if one runs."""
+    """Get the journals of ended processes into the database; if a daemon runs, wait until it has done that.
+
+    Exit 1 if any are left.
+    """
     settings = context.daemon_settings(db_path=db_path, spool_dir=spool_dir)
+    deadline_s = time.monotonic() + timeout_s
     instance = Instance()
     try:
         instance.claim_all(settings)
     except AlreadyRunning:
-        left = _wait(settings.spool_dir, timeout_s)
+        _wait(settings.spool_dir, deadline_s)
     else:
         try:
-            left = _take_over(settings.db_path, settings.spool_dir, timeout_s)
-        except DaemonError as error:
-            raise Failure(str(error)) from error
+            _take_over(settings.db_path, settings.spool_dir, deadline_s)
         finally:
             instance.release()
-    click.echo("Nothing of ended processes is left." if not left else f"{left} journals of ended processes are left.")
+    left = backlog.ended(settings.spool_dir)
+    click.echo(f"{left} journals of ended processes are left." if left else "Nothing of ended processes is left.")
     if left:
         ctx.exit(Failure.exit_code)
 
 
-def _wait(folder: Path, timeout_s: float) -> int:
-    """How many are left when a running daemon has had its time."""
-    deadline_s = time.monotonic() + timeout_s
-    while (left := _ended(folder)) and time.monotonic() < deadline_s:
-        time.sleep(POLL_S)
-    return left
+def _wait(folder: Path, deadline_s: float) -> None:
+    """Let the daemon that runs take its time."""
+    total = backlog.ended(folder)
+    with progress("journals", total) as advance:
+        while (left := backlog.ended(folder)) and time.monotonic() < deadline_s:
+            advance(max(0, total - left))
+            time.sleep(POLL_S)
 
 
-def _take_over(db_path: Path, folder: Path, timeout_s: float) -> int:
-    """Do what a daemon would do with orphans; how many are left."""
-    deadline_s = time.monotonic() + timeout_s
+def _take_over(db_path: Path, folder: Path, deadline_s: float) -> None:
+    """Do what a daemon would do with orphans. Raises StoreUnavailable or OSError."""
     store = Store.open(db_path)
+    orphans = Orphans(folder, store, Quarantine(folder))
     try:
-        orphans = Orphans(folder, store, Quarantine(folder))
         orphans.look()
         total = orphans.pending
         with progress("journals", total) as advance:
             while orphans.step() and time.monotonic() < deadline_s:
                 advance(total - orphans.pending)
-        orphans.release()
     finally:
+        orphans.release()
         store.close()
-    return _ended(folder)
 
 
-def _ended(folder: Path) -> int:
-    heads = [path for path in spool.entries(folder) if path.suffix == spool.HEAD_SUFFIX]
-    return sum(_journal(path, folder)["owner"] == "ended" for path in heads)
+@command.command("repair")
+@click.option("--apply", "applied", is_flag=True, help="Put back what can be repaired; the daemon then takes it.")
+@spool_dir_option
+@json_option
+@pass_context
+def repair_(context: Context, applied: bool, spool_dir: str | None, as_json: bool) -> None:
+    """Say what was set aside and why. With --apply, give journals whose header is damaged a new one.
+
+    No event is stored twice by that: the database knows by the journal's name what it has of it. Nothing else in the
+    quarantine is touched; its events are in the ledger as dropped.
+    """
+    folder = context.client_settings(spool_dir=spool_dir).spool_dir
+    found = repair.examine(folder)
+    repaired = [one.file for one in found if applied and one.repairable and repair.repair(folder, one.file)]
+    if as_json:
+        print_json({"spool_dir": str(folder), "quarantine": found, "repaired": repaired})
+        return
+    print_table(FINDINGS, [(one.file, one.what, one.bytes, one.records, one.repairable, one.why) for one in found])
+    if applied:
+        click.echo(f"{len(repaired)} journals are back in the spool.")
+    elif any(one.repairable for one in found):
+        click.echo("`skillmeter spool repair --apply` puts back what can be repaired.")
