@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 LOOK_S: Final = 1.0  # between two looks for orphans: a folder listing, and a lock tried for each journal
 LOOK_SHARE: Final = 20  # with many journals, look for at most this part of the time
+ADOPT_S: Final = 5.0  # at the end, take over the journals of processes that have just ended for so long
 DRAIN_S: Final = 1.0  # at the end, take what is on its way for so long
 CLOSE_S: Final = 2.0  # at the end, the HTTP listener may take so long to close its connections
 STUCK_S: Final = 30.0  # a turn of the loop takes a fraction of a second; this long, and it hangs in the disk
@@ -177,12 +178,16 @@ class Server:
                 self._reload()
 
     def _timeout_s(self) -> float:
+        if self._receiver.retries:
+            return LOOK_S
         if self._orphans.pending and self.vitals.ready:
             return 0.0
         look_in_s = max(0.0, self._look_at_s - time.monotonic())
         return min(look_in_s, self._retention.due_in_s) if self.vitals.ready else look_in_s
 
     def _care_for_orphans(self) -> None:
+        if self._receiver.retries:  # the group that waits will tell when the store works; each try may take seconds
+            return
         now_s = time.monotonic()
         try:
             if self._orphans.pending and self.vitals.ready:
@@ -202,8 +207,8 @@ class Server:
             self._note_progress()
 
     def _see_whether_store_works(self) -> None:
-        """After a failure, when neither a waiting group nor an orphan shows it."""
-        if not self.vitals.ready and not self._receiver.retries:
+        """After a failure, when no orphan shows it."""
+        if not self.vitals.ready:
             self._store.commit([])
             self.vitals.store_worked()
 
@@ -236,8 +241,19 @@ class Server:
         while self.vitals.ready and batches != self.vitals.batches and time.monotonic() < deadline_s:
             batches = self.vitals.batches
             self._receiver.serve(0.05)
+        self._adopt_last()
         self._started.close()
         gc.enable()
+
+    def _adopt_last(self) -> None:
+        """Take over who ended just before us. In a pod the spool ends with us, and no other daemon will come for it."""
+        deadline_s = time.monotonic() + ADOPT_S
+        try:
+            self._orphans.look()
+            while self.vitals.ready and self._orphans.step() and time.monotonic() < deadline_s:
+                pass
+        except (StoreUnavailable, OSError) as error:
+            log.warning("journals stay in the spool for the next start", extra={"problem": str(error)})
 
     # Questions.
 

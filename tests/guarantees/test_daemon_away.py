@@ -170,3 +170,16 @@ def test_a_deleted_database_is_refilled_from_what_clients_still_hold(tmp_path: P
         assert process.returncode == 0, err.decode()
         daemon.wait_drained()
         assert_exactly([*lines[:-1], *complete_lines(out)], daemon.db_path)
+
+
+def test_a_client_that_dies_just_before_the_daemon_ends_is_taken_over(tmp_path: Path) -> None:
+    """In a pod the spool ends with the daemon, and no other daemon comes for it: what it finds, it takes along."""
+    recorded: list[str] = []
+    script = "[record(f'{sys.argv[1]}-{n}') for n in range(50)]; os.kill(os.getpid(), 9)"
+    with DaemonProcess(tmp_path) as daemon:
+        for life in range(4):
+            recorded += run_client(script, daemon.env, life, code=-9)
+            assert daemon.stop() == 0
+            assert daemon.journals() == []
+            assert_exactly(recorded, daemon.db_path)
+            daemon.start()
