@@ -56,6 +56,7 @@ def test_the_pod_serves_a_client(pod: Pod) -> None:
     status, metrics = pod.get("/metrics")
     assert status == 200
     assert 'toolweaver_skill_executions_total{skill_id="parse_json"} 400' in metrics.replace(".0\n", "\n")
+    assert [pod.get("/api/v1/ledger", token)[0] for token in (None, "wrong", "token-of-http-token")] == [401, 401, 200]
     pod.daemon.terminate()
     assert pod.daemon.wait(sidecar_drain(pod)) == 0
     db = pod.path(sidecar, "/var/lib/skillmeter/analytics.db")
