@@ -204,6 +204,15 @@ class Reader:
             raise ConfigError(self._problems)
         return {**self.fields, "sources": self._sources}
 
+    def salvage(self, table: Iterable[Setting]) -> tuple[dict[str, Any], list[str]]:
+        """The fields, with its default for each setting that is mistaken; and the mistakes. Raises ValueError."""
+        for setting in table:
+            if setting.field not in self.fields:
+                text = setting.default(self._env, self.fields) if callable(setting.default) else setting.default
+                self.fields[setting.field] = None if text is None else self._value(setting, text)
+                self._sources[setting.name] = "default"
+        return {**self.fields, "sources": self._sources}, self._problems
+
     def _read_one(self, setting: Setting) -> None:
         text: str | None = None
         try:

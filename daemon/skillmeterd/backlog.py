@@ -73,6 +73,13 @@ def set_aside(folder: Path) -> list[Path]:
     return sorted(spool.entries(folder / "quarantine"))
 
 
+def foreign(folder: Path) -> list[Path]:
+    """What is in a spool that neither clients nor daemons put there. Raises OSError."""
+    ours = {"daemon.lock", "quarantine"}
+    suffixes = {spool.HEAD_SUFFIX, spool.SEGMENT_SUFFIX}
+    return sorted(path for path in spool.entries(folder) if path.name not in ours and path.suffix not in suffixes)
+
+
 def _listed(folder: Path) -> tuple[list[Path], dict[str, int], list[Path]]:
     """Heads, bytes by the stem of names, and segments without a head; from one listing."""
     sizes: dict[str, int] = defaultdict(int)

@@ -3,6 +3,7 @@
 How a setting is named, given and checked is described in `skillmeter.settings`; this is the daemon's part of the table.
 """
 
+import difflib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -146,12 +147,17 @@ class DaemonSettings(ClientSettings, frozen=True, kw_only=True):
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ, **arguments: object) -> Self:
         """Read the settings now; arguments are the command line's flags. Raises ConfigError with every mistake."""
-        reader = Reader(env, arguments, "flag")
-        reader.read(TABLE)
-        _check_transport(reader)
-        _check_http(reader)
-        _check_otlp(reader)
-        return cls(**reader.finish())
+        return cls(**_read(env, arguments).finish())
+
+    @classmethod
+    def salvaged(cls, env: Mapping[str, str] = os.environ, **arguments: object) -> tuple[Self, list[str]]:
+        """For who looks for mistakes: the settings, with the default for each that is mistaken; and every mistake."""
+        reader = _read(env, arguments)
+        try:
+            fields, problems = reader.salvage(TABLE)
+        except ValueError:  # not even a default can be had
+            fields, problems = reader.finish(), []
+        return cls(**fields), problems
 
     @property
     def otlp_metrics_url(self) -> str | None:
@@ -175,6 +181,27 @@ def effective(settings: DaemonSettings) -> Iterator[tuple[str, str | None, str]]
     for name, field in [(CONFIG, "config_path"), *((row.name, row.field) for row in TABLE)]:
         value = getattr(settings, field)
         yield name, None if value is None else printable(masked(_text_of(value))), settings.sources[name]
+
+
+def unknown_variables(env: Mapping[str, str]) -> list[str]:
+    """Variables of the environment that look like settings and are none, each with the setting that may be meant."""
+    known = {CONFIG, *(row.name for row in TABLE), *(f"{row.name}_FILE" for row in TABLE if row.secret)}
+    found = []
+    for name in sorted(env.keys() - known):
+        close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.8)
+        # PROMETHEUS_ and OTLP_ are other programs' names too.
+        if name.startswith("ANALYTICS_") or (close and name.startswith(("PROMETHEUS_", "OTLP_"))):
+            found.append(f"{name}; did you mean {close[0]}?" if close else name)
+    return found
+
+
+def _read(env: Mapping[str, str], arguments: Mapping[str, object]) -> Reader:
+    reader = Reader(env, arguments, "flag")
+    reader.read(TABLE)
+    _check_transport(reader)
+    _check_http(reader)
+    _check_otlp(reader)
+    return reader
 
 
 def _text_of(value: object) -> str:

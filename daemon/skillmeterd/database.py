@@ -3,10 +3,11 @@
 One connection writes, the store's. Everybody else opens a reader, which cannot change anything.
 """
 
+import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,8 +18,10 @@ from .sketch import merge_encoded
 _BUSY_TIMEOUT_S: Final = 2  # another program's lock; longer, and clients would wait for acks behind it
 _CACHE_KIB: Final = 32_768  # of pages per connection: holds the rollups of a busy day
 _CHECKPOINT_PAGES: Final = 4096  # 16 MiB: a page that is updated by many commits goes to the database once
-_WAL_MAX_BYTES: Final = 64 * 1024 * 1024  # what a reader that took long leaves behind is cut back to this
+WAL_MAX_BYTES: Final = 64 * 1024 * 1024  # what a reader that took long leaves behind is cut back to this
 _STATEMENTS: Final = 64  # kept compiled; there are about 25
+_STEPS: Final = 10_000  # of SQLite's machine, well under a millisecond, between two looks at the clock
+_MOUNTS: Final = Path("/proc/self/mounts")
 
 _NETWORK: Final = frozenset(
     (
@@ -112,19 +115,40 @@ class Files:
             set_aside(self._path, "exchanged", now_ns, ("-wal", "-shm"))
 
 
-def refuse_network(path: Path, mounts: Path = Path("/proc/self/mounts")) -> None:
-    """Raises NetworkFileSystem if the file system that holds `path` is one. Where there is no `mounts`, it passes."""
+@contextlib.contextmanager
+def limited(db: sqlite3.Connection, seconds: float) -> Iterator[None]:
+    """Statements in the block end with TimeoutError when they have taken so long together."""
+    deadline_s = time.monotonic() + seconds
+    db.set_progress_handler(lambda: time.monotonic() > deadline_s, _STEPS)
     try:
-        lines = mounts.read_text("utf-8", "surrogateescape").splitlines()
-    except OSError:
-        return
-    mounted = [(_unescaped(line.split()[1]), line.split()[2]) for line in lines]
-    real = path.resolve()
-    _, kind = max((entry for entry in mounted if real.is_relative_to(entry[0])), key=_depth, default=("/", ""))
-    if kind in _NETWORK:
+        yield
+    except sqlite3.Error as error:
+        if _code(error) == sqlite3.SQLITE_INTERRUPT:
+            raise TimeoutError(f"took longer than {seconds:g} s") from error
+        raise
+    finally:
+        db.set_progress_handler(None, 0)
+
+
+def refuse_network(path: Path, mounts: Path = _MOUNTS) -> None:
+    """Raises NetworkFileSystem if the file system that holds `path` is one. Where there is no `mounts`, it passes."""
+    kind = network(path, mounts)
+    if kind:
         raise NetworkFileSystem(
             f"{path} is on a network file system ({kind}), where SQLite's WAL loses data", "choose a local one"
         )
+
+
+def network(path: Path, mounts: Path = _MOUNTS) -> str:
+    """The kind of the network file system that holds `path`; empty for a local one, or where there is no `mounts`."""
+    try:
+        lines = mounts.read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return ""
+    mounted = [(_unescaped(line.split()[1]), line.split()[2]) for line in lines]
+    real = path.resolve()
+    _, kind = max((entry for entry in mounted if real.is_relative_to(entry[0])), key=_depth, default=("/", ""))
+    return kind if kind in _NETWORK else ""
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -178,7 +202,7 @@ def _configure(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA synchronous = FULL")
     db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-    db.execute(f"PRAGMA journal_size_limit = {_WAL_MAX_BYTES}")
+    db.execute(f"PRAGMA journal_size_limit = {WAL_MAX_BYTES}")
     db.create_function("sketch_merge", 2, merge_encoded, deterministic=True)
 
 

@@ -19,10 +19,11 @@ def status(settings: DaemonSettings, vitals: Vitals) -> dict[str, Any]:
     return {
         "ready": vitals.ready,
         "backends": list(settings.backends),
+        "metric_labels": list(settings.metric_labels),
         "vitals": dataclasses.asdict(vitals),
         "ledger": counts,
         "database": {"path": str(settings.db_path), **database(settings.db_path)},
-        "spool": spool(settings.spool_dir),
+        "spool": {"path": str(settings.spool_dir), **spool(settings.spool_dir)},
     }
 
 

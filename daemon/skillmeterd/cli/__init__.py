@@ -10,6 +10,7 @@ COMMANDS = {
     "run": "run",
     "demo": "demo",
     "status": "status",
+    "doctor": "doctor",
     "leaderboard": "leaderboard",
     "usage": "usage",
     "trends": "trends",

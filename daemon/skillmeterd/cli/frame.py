@@ -31,6 +31,10 @@ class Context:
         """The daemon's settings, with this command's flags. Raises ConfigError."""
         return DaemonSettings.from_environment(config=self._config, **flags)
 
+    def salvaged_settings(self, **flags: Any) -> tuple[DaemonSettings, list[str]]:
+        """The daemon's settings as far as they are right, and every mistake in them."""
+        return DaemonSettings.salvaged(config=self._config, **flags)
+
     def client_settings(self, **flags: Any) -> ClientSettings:
         """The client's settings, for a command that talks to a daemon. Raises ConfigError."""
         return ClientSettings.from_environment(config=self._config, **flags)

@@ -48,8 +48,8 @@ class Listener:
 
     def start(self) -> None:
         """Bind and serve. Raises CannotListen."""
-        tls = _tls(self._settings)
-        bound = _bind(self._settings)
+        tls = tls_of(self._settings)
+        bound = bind(self._settings)
         host, port = bound.getsockname()[:2]
         self.url = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
         token = self._settings.http_token
@@ -117,7 +117,8 @@ def _config(app: App) -> Config:
     return config
 
 
-def _bind(settings: DaemonSettings) -> socket.socket:
+def bind(settings: DaemonSettings) -> socket.socket:
+    """A socket that listens where the settings say. Raises CannotListen."""
     host, port = settings.prometheus_host, settings.prometheus_port
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -137,7 +138,7 @@ def _bind(settings: DaemonSettings) -> socket.socket:
     return bound
 
 
-def _tls(settings: DaemonSettings) -> ssl.SSLContext | None:
+def tls_of(settings: DaemonSettings) -> ssl.SSLContext | None:
     """What the certificates of the settings come to. Raises CannotListen."""
     if settings.tls_cert_file is None:
         return None

@@ -16,15 +16,13 @@ from typing import Any, Final
 
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from skillmeter.errors import ConfigError
-
 from ..config import DaemonSettings
 from ..errors import DaemonError
 from .otlp_logs import Forwarder
 from .otlp_metrics import attributes
 from .otlp_pusher import MetricsPusher
 from .otlp_state import State
-from .otlp_target import Signal, Target, resolve
+from .otlp_target import Signal, Target, resolve_all
 from .otlp_transport import Transport
 from .periodic import Periodic
 from .sink import Progress, Sink
@@ -124,16 +122,7 @@ class Otlp:
 
 def create(source: Source) -> Sink:
     """The sink of backend `otlp`. Raises ConfigError for mistakes in the standard variables, or DaemonError."""
-    signals: list[Signal] = ["metrics", "logs"] if source.settings.otlp_logs else ["metrics"]
-    targets: dict[Signal, Target] = {}
-    problems: dict[str, None] = {}  # in order, each once: most variables are for both signals
-    for signal in signals:
-        try:
-            targets[signal] = resolve(signal, source.settings, os.environ)
-        except ConfigError as error:
-            problems |= dict.fromkeys(error.problems)
-    if problems:
-        raise ConfigError(list(problems))
+    targets = resolve_all(source.settings, os.environ)
     try:
         return Otlp(source, targets)
     except (OSError, sqlite3.Error) as error:

@@ -73,6 +73,21 @@ def resolve(signal: Signal, settings: DaemonSettings, env: Mapping[str, str]) ->
     return found
 
 
+def resolve_all(settings: DaemonSettings, env: Mapping[str, str]) -> dict[Signal, Target]:
+    """The targets of everything that is to be sent. Raises ConfigError with every mistake, each once."""
+    signals: list[Signal] = ["metrics", "logs"] if settings.otlp_logs else ["metrics"]
+    targets: dict[Signal, Target] = {}
+    problems: dict[str, None] = {}  # in order; most variables are for both signals
+    for signal in signals:
+        try:
+            targets[signal] = resolve(signal, settings, env)
+        except ConfigError as error:
+            problems |= dict.fromkeys(error.problems)
+    if problems:
+        raise ConfigError(list(problems))
+    return targets
+
+
 def _url(settings: DaemonSettings, signal: Signal) -> str:
     url = settings.otlp_metrics_url if signal == "metrics" else settings.otlp_logs_url
     if url is None:

@@ -1,0 +1,55 @@
+"""`skillmeter doctor`: check everything, and say of what is not right what to do."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+import click
+
+from skillmeter._version import __version__
+from skillmeter.parsers import printable
+
+from ..doctor import Finding, State, admit, examine, worst
+from .frame import Context, Failure, pass_context, print_json
+
+COLORS: Final[dict[State, str]] = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@click.command()
+@click.option("--endpoint", metavar="ADDRESS", help="Where the daemon listens (ANALYTICS_ENDPOINT).")
+@click.option("--db-path", metavar="FILE", help="The SQLite file (ANALYTICS_DB_PATH).")
+@click.option("--spool-dir", metavar="DIR", help="Where journals are (ANALYTICS_SPOOL_DIR).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@pass_context
+@click.pass_context
+def command(ctx: click.Context, context: Context, /, as_json: bool, **flags: str | None) -> None:
+    """Check settings, folders, daemon, spool, database, ledger and sinks, and say what to do.
+
+    Changes nothing, and works without a daemon too. Exit 0 if all is well or there are only warnings, 1 if something
+    fails.
+    """
+    settings, mistakes = context.salvaged_settings(**flags)
+    findings = []
+    for finding in examine(admit(settings, mistakes, os.environ)):
+        findings.append(finding)
+        if not as_json:
+            _print(finding)
+    if as_json:
+        print_json({"state": worst(findings), "version": __version__, "findings": findings})
+    else:
+        click.echo(_summary(findings))
+    if worst(findings) == "fail":
+        ctx.exit(Failure.exit_code)
+
+
+def _print(finding: Finding) -> None:
+    state = click.style(f"{finding.state:5}", fg=COLORS[finding.state])
+    click.echo(f"{state} {finding.check:26} {printable(finding.what)}")
+    if finding.advice:
+        click.echo(f"{'':32} -> {printable(finding.advice)}")
+
+
+def _summary(findings: Iterable[Finding]) -> str:
+    counts = Counter(finding.state for finding in findings)
+    return f"{counts['ok']} ok, {counts['warn']} warnings, {counts['fail']} failures"
