@@ -16,6 +16,7 @@ from .native import load, original
 _inherited: list[Any] = []
 
 HWM_MESSAGES: Final = 64  # the byte window of the shipper is reached long before
+ROOM: Final = 16  # descriptors; a context with its first socket takes 10
 
 
 class Connection:
@@ -28,19 +29,13 @@ class Connection:
         self._sockets = 0
         self._closed = False
         self._pid = os.getpid()
-        self._lock = original("_thread", "allocate_lock")()
+        self._lock = original("_thread", "RLock")()  # reentrant, for signal handlers that close the client
 
     def dealer(self) -> Any:
-        """A new DEALER that is connecting; give it back with `hang_up`. Raises zmq.ZMQError, for example out of
-        descriptors, and SkillmeterError after `close`."""
-        zmq = load("zmq")
-        with self._lock:
-            if self._closed:
-                raise SkillmeterError("the client is closed")
-            if self._context is None:
-                self._context = zmq.Context(io_threads=1)
-            socket = self._context.socket(zmq.DEALER)
-            self._sockets += 1
+        """A new DEALER that is connecting; give it back with `hang_up`. Raises OSError while there are too few
+        descriptors left, zmq.ZMQError, and SkillmeterError after `close`."""
+        zmq = load_zmq()
+        socket = self._socket(zmq)
         try:
             socket.setsockopt(zmq.LINGER, 0)
             socket.setsockopt(zmq.IMMEDIATE, 1)  # queue nothing for a daemon that is not there
@@ -63,17 +58,18 @@ class Connection:
     def hang_up(self, socket: Any) -> None:
         """Close a socket, in the thread that asked for it."""
         socket.close(0)
-        with self._lock:
-            self._sockets -= 1
-        self._end_context()
+        self._forget_socket()
 
     def ask(self, method: str, params: dict[str, Any] | None = None, *, timeout_s: float = 5.0) -> Any:
         """The daemon's answer to a question. Raises DaemonUnavailable after `timeout_s`, QueryError if it says no."""
-        zmq = load("zmq")
         deadline_s = time.monotonic() + timeout_s
         try:
+            zmq = load_zmq()
+        except OSError as error:
+            raise DaemonUnavailable(f"cannot make a socket to {self.endpoint}: {error}") from error
+        try:
             socket = self.dealer()
-        except zmq.ZMQError as error:
+        except (OSError, zmq.ZMQError) as error:
             raise DaemonUnavailable(f"cannot make a socket to {self.endpoint}: {error}") from error
         try:
             request = wire.Request(1, method, params or {})
@@ -106,6 +102,24 @@ class Connection:
             _inherited.append(self._context)
             self._context, self._sockets, self._pid = None, 0, os.getpid()
 
+    def _socket(self, zmq: Any) -> Any:
+        with self._lock:
+            if self._closed:
+                raise SkillmeterError("the client is closed")
+            self._sockets += 1  # first: if a signal handler closes us now, the context still waits for this one
+            try:
+                if self._context is None:
+                    self._context = zmq.Context(io_threads=1)
+                return self._context.socket(zmq.DEALER)
+            except BaseException:
+                self._forget_socket()
+                raise
+
+    def _forget_socket(self) -> None:
+        with self._lock:
+            self._sockets -= 1
+        self._end_context()
+
     def _end_context(self) -> None:
         with self._lock:
             if not self._closed or self._sockets:
@@ -119,6 +133,21 @@ class Connection:
             f"no skillmeter daemon answered at {self.endpoint} within {timeout_s:g} s; "
             "start one with `skillmeter run`, or set ANALYTICS_ENDPOINT to where it listens"
         )
+
+
+def load_zmq() -> Any:
+    """The module zmq, when there are enough descriptors to import and to use it; else OSError.
+
+    libzmq ends the process, which is the application's, if it finds none left while it makes a context.
+    """
+    taken: list[int] = []
+    try:
+        while len(taken) < ROOM:
+            taken += os.pipe()
+    finally:
+        for fd in taken:
+            os.close(fd)
+    return load("zmq")
 
 
 def _left_ms(deadline_s: float) -> int:

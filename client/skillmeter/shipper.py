@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from . import faults, wire
-from .connection import Connection
+from .connection import Connection, load_zmq
 from .errors import SkillmeterError, WireError
 from .journal import Journal, Piece
 from .logs import logger
@@ -101,11 +101,16 @@ class Shipper:
 
     def _attempt(self, ship: Callable[[], None]) -> None:
         """Run until the socket has to be replaced; wait a while after an error that may pass."""
-        zmq = load("zmq")
+        try:
+            zmq = load_zmq()
+            log = logger()  # imported while there are descriptors for that
+        except OSError:
+            self._wait_without_zmq(RETRY_S)
+            return
         try:
             ship()
         except (OSError, zmq.ZMQError) as error:
-            logger().debug("shipping is interrupted: %s", error)
+            log.debug("shipping is interrupted: %s", error)
             self._wait_without_zmq(RETRY_S)
         except SkillmeterError:
             if not self._stopping:

@@ -45,7 +45,7 @@ class Carrier:
         self._connection = connection
         try:
             self._socket: Any = connection.dealer()
-        except zmq.ZMQError as error:
+        except (OSError, zmq.ZMQError) as error:
             connection.close()
             raise DaemonUnavailable(f"cannot make a socket to {connection.endpoint}: {error}") from error
 

@@ -1,0 +1,38 @@
+"""Connection: what comes in between while a socket is made."""
+
+import threading
+
+import pytest
+import zmq
+
+from skillmeter.connection import Connection
+from tests.support import wait_until
+
+
+@pytest.mark.parametrize("moment", ["Context", "socket"])
+def test_a_signal_handler_may_close_it_while_a_socket_is_made(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application that closes its client on SIGTERM does not wait for itself; the context ends with the socket."""
+    connection = Connection("ipc:///nowhere")
+    contexts: list[zmq.Context[zmq.Socket[bytes]]] = []
+
+    class Interrupted(zmq.Context[zmq.Socket[bytes]]):
+        def __init__(self, io_threads: int = 1) -> None:
+            super().__init__(io_threads)
+            contexts.append(self)
+            if moment == "Context":
+                connection.close()
+
+        def socket(self, *args: object, **options: object) -> zmq.Socket[bytes]:
+            if moment == "socket":
+                connection.close()
+            return super().socket(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(zmq, "Context", Interrupted)
+
+    def make_and_hang_up() -> None:
+        connection.hang_up(connection.dealer())
+
+    thread = threading.Thread(target=make_and_hang_up, daemon=True)
+    thread.start()
+    wait_until(lambda: not thread.is_alive(), 20, what="the socket")
+    assert contexts[0].closed
