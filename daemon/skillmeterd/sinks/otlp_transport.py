@@ -1,18 +1,14 @@
 """Transport: one OTLP request over HTTP, tried a bounded number of times, and what became of it.
 
-It is the standard library's HTTP client rather than the OpenTelemetry exporter: that follows redirects as if they were
-deliveries, never reads a partial success, and cannot be interrupted. No proxy variable changes where a request goes;
-if a certificate is configured, it alone is trusted, whatever CA bundle the environment names.
+It goes by `outgoing` rather than the OpenTelemetry exporter: that follows redirects as if they were deliveries, never
+reads a partial success, and cannot be interrupted.
 """
 
-import contextlib
 import email.utils
 import gzip
 import http.client
 import random
-import socket
 import ssl
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -23,6 +19,7 @@ from urllib.parse import urlsplit
 from skillmeter._version import __version__
 from skillmeter.parsers import printable
 
+from ..outgoing import Answer, Outgoing
 from .otlp_target import Target
 
 ATTEMPTS: Final = 4
@@ -99,16 +96,11 @@ class Transport:
         self._clock_s = clock_s
         self._dice = dice
         self._quiet_until_s = 0.0
-        self._cut = False  # the time of this post is over
         self._abandoned = False
-        self._socket: socket.socket | None = None  # the last one: its connection forgets it while the answer is read
         url = urlsplit(target.url)
         self._path = url.path or "/"
-        self._connection: http.client.HTTPConnection
-        if url.scheme == "https":
-            self._connection = http.client.HTTPSConnection(url.netloc, timeout=target.timeout_s, context=_tls(target))
-        else:
-            self._connection = http.client.HTTPConnection(url.netloc, timeout=target.timeout_s)
+        tls = _tls(target) if url.scheme == "https" else None
+        self._http = Outgoing(target.url, target.timeout_s, max_answer_bytes=MAX_ANSWER_BYTES, tls=tls)
 
     def deliver(self, body: bytes, attempts: int = ATTEMPTS) -> Delivery:
         """Post until it is delivered, refused for good, or has been tried `attempts` times."""
@@ -127,18 +119,10 @@ class Transport:
         """Post once, within the target's time in all, however slowly the receiver answers."""
         if self._abandoned:
             return Delivery("timeout", "abandoned, as the daemon stops")
-        self._cut = False
-        watchdog = threading.Timer(self._target.timeout_s, self._end_now)
-        watchdog.daemon = True
-        watchdog.start()
         try:
-            delivery = self._exchange(body)
-            if self._cut:  # a cut may look like the end of an answer
-                delivery = self._too_late()
+            delivery = self._judged(self._exchange(body))
         except (OSError, http.client.HTTPException) as error:
             delivery = self._failed(error)
-        finally:
-            watchdog.cancel()
         if not delivery.delivered:
             self.failures[delivery.kind] += 1
             self.close()
@@ -147,21 +131,13 @@ class Transport:
     def abandon(self) -> None:
         """End the post that is under way, and have no other begin."""
         self._abandoned = True
-        self._end_now()
+        self._http.abandon()
 
     def close(self) -> None:
         """Close the connection; the next post opens one."""
-        self._connection.close()
+        self._http.close()
 
-    def _end_now(self) -> None:
-        """End a post that is under way. The socket is only shut down here: its thread closes it."""
-        self._cut = True
-        if self._socket is not None:
-            with contextlib.suppress(OSError):  # closed meanwhile
-                # Not the method of SSLSocket, which would take its TLS state away from the thread that reads.
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-
-    def _exchange(self, body: bytes) -> Delivery:
+    def _exchange(self, body: bytes) -> Answer:
         headers = {
             "Content-Type": "application/x-protobuf",
             "User-Agent": f"skillmeter/{__version__}",
@@ -170,34 +146,24 @@ class Transport:
         if self._target.gzip:
             body = gzip.compress(body, compresslevel=5)
             headers["Content-Encoding"] = "gzip"
-        if self._connection.sock is None:
-            self._connection.connect()
-            self._socket = self._connection.sock
-        if self._cut or self._abandoned:
-            raise TimeoutError
-        self._connection.request("POST", self._path, body, headers)
-        response = self._connection.getresponse()
-        answer = response.read(MAX_ANSWER_BYTES + 1)
-        if response.length and len(answer) <= MAX_ANSWER_BYTES:
-            raise http.client.IncompleteRead(answer, response.length)
-        return self._judged(response, answer)
+        return self._http.request("POST", self._path, headers, body)
 
-    def _judged(self, response: http.client.HTTPResponse, answer: bytes) -> Delivery:
-        kind = _BY_STATUS.get(response.status) or _BY_CLASS.get(response.status // 100, "invalid_answer")
-        if len(answer) > MAX_ANSWER_BYTES:
+    def _judged(self, answer: Answer) -> Delivery:
+        kind = _BY_STATUS.get(answer.status) or _BY_CLASS.get(answer.status // 100, "invalid_answer")
+        if len(answer.body) > MAX_ANSWER_BYTES:
             return Delivery(
-                "invalid_answer", f"HTTP {response.status} with an answer of more than {MAX_ANSWER_BYTES} bytes"
+                "invalid_answer", f"HTTP {answer.status} with an answer of more than {MAX_ANSWER_BYTES} bytes"
             )
         if kind == "delivered":
-            return Delivery(kind, body=answer)
+            return Delivery(kind, body=answer.body)
         if kind == "redirected":  # following it would take data and credentials to where nobody chose to send them
-            said = f"to {response.headers.get('Location', 'nowhere')}, which is not followed"
+            said = f"to {answer.headers.get('Location', 'nowhere')}, which is not followed"
         else:
-            said = answer.decode(errors="replace")
+            said = answer.body.decode(errors="replace")
         return Delivery(
             kind,
-            f"HTTP {response.status} {self.shown(f'{response.reason}: {said}')}",
-            retry_after_s=_retry_after_s(response.headers.get("Retry-After")),
+            f"HTTP {answer.status} {self.shown(f'{answer.reason}: {said}')}",
+            retry_after_s=_retry_after_s(answer.headers.get("Retry-After")),
         )
 
     def shown(self, text: str) -> str:
@@ -206,7 +172,7 @@ class Transport:
         return " ".join(plain.split())[:MAX_SHOWN_CHARS].rstrip(": ")
 
     def _failed(self, error: Exception) -> Delivery:
-        if self._cut or isinstance(error, TimeoutError):
+        if isinstance(error, TimeoutError):
             return self._too_late()
         if isinstance(error, ssl.SSLError):
             return Delivery("tls", self.shown(f"TLS with {self._target.url} failed: {error}"))
