@@ -14,6 +14,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 
 from skillmeter._version import __version__
+from skillmeterd import shipped
 from skillmeterd.config import DaemonSettings
 
 from .charts import AGENT, CHART, ROOT, Values, env_of, generate, pod_of, render, sidecar_of, values, values_of
@@ -218,6 +219,16 @@ def test_install_renders_the_manifest_and_the_notes(example: str) -> None:
     assert ("THE DATABASE ENDS WITH THE POD" in release["notes"]) is (storage == "emptyDir")
     for text in generate.render(given).values():
         assert text.strip() in release["manifest"]
+
+
+def test_the_chart_has_the_shipped_dashboard_rules_and_alerts() -> None:
+    """Not copies of its own: the files of the daemon's package, whole."""
+    documents = render(values(dashboard={"enabled": True}, prometheusRule={"enabled": True}))
+    (board,) = [text for one in documents if one["kind"] == "ConfigMap" for text in one["data"].values()]
+    assert json.loads(board) == shipped.dashboard("prometheus")
+    (rules,) = [one["spec"]["groups"] for one in documents if one["kind"] == "PrometheusRule"]
+    files = [dict(helm.values_from_yaml(shipped.text(name))) for name in ("rules.yml", "alerts.yml")]
+    assert rules == [group for file in files for group in file["groups"]]
 
 
 def test_the_package_renders_the_same(tmp_path: Path) -> None:

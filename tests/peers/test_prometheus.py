@@ -19,6 +19,7 @@ import pytest
 
 import skillmeterd
 
+from ..dashboards import promql, queries, variable
 from ..support import DaemonProcess, query, run_client, start_client, wait_until
 from .programs import debian
 
@@ -221,6 +222,44 @@ def test_the_three_queries_through_kills_of_the_daemon(tmp_path: Path) -> None:
         assert prometheus.one("changes(skillmeter_start_time_seconds[1h])") > 0
         health = prometheus.get("/api/v1/rules")["data"]["groups"]
         assert {rule["health"] for group in health for rule in group["rules"]} == {"ok"}
+
+
+# Executions with and without an org, failures, ratings, a health score, and a call that is refused.
+ALL_KINDS = """
+import itertools, logging, time
+logging.disable()
+for turn in itertools.count():
+    for skill, org in (("parse", "a"), ("parse", None), ("fetch", "b")):
+        client.record_skill_execution(skill, turn % 2 == 0, 5, None, org)
+    client.record_skill_execution("parse", True, -1)
+    client.rate_skill("parse", 4)
+    client.update_health_score("fetch", 30)
+    time.sleep(0.05)
+"""
+QUIET = {"Alerts that fire (A)"}
+
+
+def test_every_expression_of_the_dashboard_answers(tmp_path: Path) -> None:
+    """For all skills, orgs and daemons, and for one of each; so do the variables. What is chosen is not left out."""
+    with scraped(tmp_path) as (daemon, prometheus, _):
+        client = start_client(ALL_KINDS, daemon.env)
+        try:
+            # The rule needs two scrapes; when it has seen them, and the last one has the ratings too, all is there.
+            wait_until(lambda: prometheus.ask('skill:toolweaver_skill_executions:rate5m{skill_id="fetch"} > 0'))
+            unanswered = {title for title, expr in queries("prometheus") if not prometheus.ask(promql(expr))}
+            chosen = {"skill": ["parse", "fetch"], "org": ["a"], "instance": ["nobody", ".*"]}
+            answers = {title: prometheus.ask(promql(expr, chosen)) for title, expr in queries("prometheus")}
+        finally:
+            client.kill()
+            client.communicate()
+        assert unanswered == QUIET
+        assert {title for title, answer in answers.items() if not answer} == QUIET
+        assert not [labels for answer in answers.values() for labels in answer if ("org_id", "b") in labels]
+        assert prometheus.get("/api/v1/label/instance/values?match[]=skillmeter_build_info")["data"]
+        for name, wanted in (("skill", ["fetch", "parse"]), ("org", ["a", "b"])):
+            asked = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable("prometheus", name)["query"]["query"])
+            assert asked is not None
+            assert prometheus.get(f"/api/v1/label/{asked[2]}/values?match[]={asked[1]}")["data"] == wanted
 
 
 def test_labels_arrive_literally(tmp_path: Path) -> None:
