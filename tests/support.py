@@ -21,6 +21,7 @@ from typing import Any, Final, Self, TypeVar
 
 from skillmeter.connection import Connection
 from skillmeter.errors import DaemonUnavailable
+from skillmeter.settings import ClientSettings
 
 SCALE: Final = int(os.environ.get("SKILLMETER_TEST_SCALE", "1"))
 """How much larger the tests that kill and fork at random are: 1 in `make test`, more in `make chaos`."""
@@ -140,7 +141,7 @@ class DaemonProcess:
 
     def ask(self, method: str, params: dict[str, Any] | None = None, *, timeout_s: float = 10.0) -> Any:
         """The daemon's answer to a question."""
-        connection = Connection(self.endpoint)
+        connection = Connection.to(ClientSettings.from_environment(self.env))
         try:
             return connection.ask(method, params, timeout_s=timeout_s)
         finally:

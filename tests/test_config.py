@@ -12,6 +12,7 @@ from skillmeter.settings import CLIENT_TABLE, DAEMON_KEYS, ClientSettings, Setti
 from skillmeterd.config import DAEMON_TABLE, TABLE, DaemonSettings, effective
 
 KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
+OTHER_KEY = "9M#(^yd]nx?$]r?EKh5u.lu<w{rfzu&mx=:H5puZ"
 GRAFANA = {"OTLP_ENDPOINT": "https://otlp.example/otlp/", "OTLP_INSTANCE_ID": "123", "OTLP_TOKEN": "glc_hunter2"}
 
 
@@ -81,8 +82,21 @@ def test_an_unknown_key_of_the_file_is_a_mistake(tmp_path: Path) -> None:
 
 def test_tcp_beyond_the_host_needs_the_secret_key() -> None:
     """The daemon does not listen to other machines without CURVE."""
-    assert "ANALYTICS_CURVE_SECRET" in mistake({"ANALYTICS_ENDPOINT": "tcp://0.0.0.0:5555"})
-    assert read({"ANALYTICS_ENDPOINT": "tcp://0.0.0.0:5555", "ANALYTICS_CURVE_SECRET": KEY}).curve_secret is not None
+    problem = mistake({"ANALYTICS_ENDPOINT": "tcp://0.0.0.0:5555"})
+    assert "ANALYTICS_CURVE_SECRET_FILE" in problem
+    assert "ANALYTICS_CURVE_CLIENT_KEYS" in problem
+    keys = {"ANALYTICS_CURVE_SECRET": KEY, "ANALYTICS_CURVE_CLIENT_KEYS": f"{KEY}, {KEY}"}
+    settings = read({"ANALYTICS_ENDPOINT": "tcp://0.0.0.0:5555", **keys})
+    assert settings.curve_secret is not None
+    assert settings.curve_client_keys == (KEY,)
+
+
+@pytest.mark.parametrize("given", ["ANALYTICS_CURVE_SECRET", "ANALYTICS_CURVE_CLIENT_KEYS"])
+def test_the_keys_of_the_daemon_need_each_other(given: str) -> None:
+    """A secret alone would let in nobody; a list of clients alone would not guard anything."""
+    problem = mistake({given: KEY})
+    assert "ANALYTICS_CURVE_SECRET" in problem
+    assert "ANALYTICS_CURVE_CLIENT_KEYS" in problem
 
 
 def test_grafana_cloud() -> None:
@@ -147,6 +161,12 @@ def test_what_does_not_go_together(env: dict[str, str], name: str, said: str) ->
 
 
 SECRETS = [row for row in TABLE if row.secret]
+NEEDED = {
+    "ANALYTICS_CURVE_CLIENT_SECRET": {"ANALYTICS_CURVE_SERVER_KEY": OTHER_KEY},
+    "ANALYTICS_CURVE_SECRET": {"ANALYTICS_CURVE_CLIENT_KEYS": OTHER_KEY},
+    "OTLP_TOKEN": {"OTLP_INSTANCE_ID": "123"},
+}
+"""What a secret means nothing without."""
 
 
 @pytest.mark.parametrize("row", SECRETS, ids=[row.name for row in SECRETS])
@@ -156,7 +176,7 @@ def test_no_secret_is_ever_shown(row: Setting, from_file: bool, tmp_path: Path) 
     path = tmp_path / "secret"
     path.write_text(f"{KEY}\n")
     env = {f"{row.name}_FILE": str(path)} if from_file else {row.name: KEY}
-    settings = read({"OTLP_INSTANCE_ID": "123", **env} if row.name == "OTLP_TOKEN" else env)
+    settings = read({**NEEDED.get(row.name, {}), **env})
     assert getattr(settings, row.field).reveal() == KEY
     assert KEY not in f"{settings!s}{settings!r}"
     shown = {name: value for name, value, _ in effective(settings)}

@@ -15,6 +15,7 @@ from skillmeter.parsers import SOCKET_PATH_MAX_BYTES
 from skillmeter.settings import BACKENDS, CLIENT_TABLE, FILE_MAX_BYTES, ClientSettings, keys
 
 KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
+OTHER_KEY = "9M#(^yd]nx?$]r?EKh5u.lu<w{rfzu&mx=:H5puZ"
 
 
 def read(env: dict[str, str] | None = None, **arguments: object) -> ClientSettings:
@@ -192,41 +193,54 @@ def test_tcp_beyond_the_host_needs_the_daemons_key() -> None:
     (problem,) = mistakes({"ANALYTICS_ENDPOINT": "tcp://10.0.0.1:5555"})
     assert problem.startswith("ANALYTICS_ENDPOINT (environment)")
     assert "ANALYTICS_CURVE_SERVER_KEY" in problem
-    settings = read({"ANALYTICS_ENDPOINT": "tcp://10.0.0.1:5555", "ANALYTICS_CURVE_SERVER_KEY": KEY})
-    assert settings.curve_server_key is not None
-    assert settings.curve_server_key.reveal() == KEY
+    keys = {"ANALYTICS_CURVE_SERVER_KEY": KEY, "ANALYTICS_CURVE_CLIENT_SECRET": KEY}
+    settings = read({"ANALYTICS_ENDPOINT": "tcp://10.0.0.1:5555", **keys})
+    assert settings.curve_server_key == KEY
+    assert settings.curve_client_secret is not None
+    assert settings.curve_client_secret.reveal() == KEY
+
+
+@pytest.mark.parametrize("given", ["ANALYTICS_CURVE_SERVER_KEY", "ANALYTICS_CURVE_CLIENT_SECRET"])
+def test_the_keys_of_a_client_need_each_other(given: str) -> None:
+    """With one of the two it could not connect, on whatever endpoint; the message names both."""
+    for endpoint, count in (("tcp://127.0.0.1:5555", 1), ("tcp://10.0.0.1:5555", 2)):
+        problems = mistakes({"ANALYTICS_ENDPOINT": endpoint, given: KEY})
+        assert len(problems) == count
+        for problem in problems:
+            assert "ANALYTICS_CURVE_SERVER_KEY" in problem
+            assert "ANALYTICS_CURVE_CLIENT_SECRET" in problem
 
 
 def test_a_secret_from_a_file(tmp_path: Path) -> None:
     """NAME_FILE holds the secret, as credentials of systemd and Kubernetes come; the source says so."""
     path = tmp_path / "key"
     path.write_text(f"{KEY}\n")
-    settings = read({"ANALYTICS_CURVE_SERVER_KEY_FILE": str(path)})
-    assert settings.curve_server_key is not None
-    assert settings.curve_server_key.reveal() == KEY
-    assert settings.sources["ANALYTICS_CURVE_SERVER_KEY"] == f"environment, from '{path}'"
-    assert read(curve_server_key_file=path).curve_server_key == settings.curve_server_key
+    settings = read({"ANALYTICS_CURVE_CLIENT_SECRET_FILE": str(path), "ANALYTICS_CURVE_SERVER_KEY": KEY})
+    assert settings.curve_client_secret is not None
+    assert settings.curve_client_secret.reveal() == KEY
+    assert settings.sources["ANALYTICS_CURVE_CLIENT_SECRET"] == f"environment, from '{path}'"
+    assert read(curve_client_secret_file=path, curve_server_key=KEY).curve_client_secret == settings.curve_client_secret
 
 
 def test_a_secret_file_that_cannot_serve(tmp_path: Path) -> None:
     """A missing, binary or doubled secret is a mistake that names the file and not its content."""
     path = tmp_path / "key"
-    (problem,) = mistakes({"ANALYTICS_CURVE_SERVER_KEY_FILE": str(path)})
-    assert problem == f"ANALYTICS_CURVE_SERVER_KEY (environment, from '{path}'): No such file or directory"
+    (problem,) = mistakes({"ANALYTICS_CURVE_CLIENT_SECRET_FILE": str(path)})
+    assert problem == f"ANALYTICS_CURVE_CLIENT_SECRET (environment, from '{path}'): No such file or directory"
     path.write_bytes(b"hush\xff")
-    (problem,) = mistakes({"ANALYTICS_CURVE_SERVER_KEY_FILE": str(path)})
+    (problem,) = mistakes({"ANALYTICS_CURVE_CLIENT_SECRET_FILE": str(path)})
     assert problem.endswith("byte 4 is not UTF-8")
-    (problem,) = mistakes({"ANALYTICS_CURVE_SERVER_KEY_FILE": str(path), "ANALYTICS_CURVE_SERVER_KEY": KEY})
+    (problem,) = mistakes({"ANALYTICS_CURVE_CLIENT_SECRET_FILE": str(path), "ANALYTICS_CURVE_CLIENT_SECRET": KEY})
     assert "given twice" in problem
     assert KEY not in problem
 
 
 def test_no_secret_in_any_text() -> None:
     """Neither the settings as text nor a mistake in the secret itself shows any of it."""
-    settings = read({"ANALYTICS_CURVE_SERVER_KEY": KEY})
+    settings = read({"ANALYTICS_CURVE_CLIENT_SECRET": KEY, "ANALYTICS_CURVE_SERVER_KEY": OTHER_KEY})
     assert KEY not in f"{settings}{settings!r}"
     assert "[REDACTED]" in repr(settings)
-    (problem,) = mistakes({"ANALYTICS_CURVE_SERVER_KEY": "hunter2"})
+    (problem,) = mistakes({"ANALYTICS_CURVE_CLIENT_SECRET": "hunter2"})
     assert "hunter2" not in problem
 
 
@@ -236,7 +250,7 @@ def test_settings_are_frozen() -> None:
         read().strict = True  # type: ignore[misc]
 
 
-NAMES = [row.name for row in CLIENT_TABLE] + ["ANALYTICS_CURVE_SERVER_KEY_FILE", "ANALYTICS_CONFIG"]
+NAMES = [row.name for row in CLIENT_TABLE] + ["ANALYTICS_CURVE_CLIENT_SECRET_FILE", "ANALYTICS_CONFIG"]
 TOML_VALUES = st.recursive(
     st.integers() | st.booleans() | st.floats() | st.dates().map(str) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),

@@ -35,7 +35,7 @@ class AnalyticsClient(Recorder, Asker):
         super().__init__(strict=settings.strict)
         self.settings = settings
         self._closed = False
-        self._connection = self._connect()
+        self._connection = Connection.to(settings)
         self._producer = self._incarnate()
         self._take_no_short_cut()
         fork.register(self)
@@ -80,7 +80,8 @@ class AnalyticsClient(Recorder, Asker):
             "spool_bytes": opened.journal.disk_bytes if opened else 0,
             "durability": settings.durability,
             "strict": settings.strict,
-            "curve_server_key": None if settings.curve_server_key is None else str(settings.curve_server_key),
+            "curve_server_key": settings.curve_server_key,
+            "curve_client_secret": None if settings.curve_client_secret is None else str(settings.curve_client_secret),
             "config_path": None if settings.config_path is None else str(settings.config_path),
             "ledger": self._producer.ledger.named(),
             "unacknowledged_bytes": max(0, opened.journal.end - opened.shipper.acked) if opened else 0,
@@ -119,10 +120,6 @@ class AnalyticsClient(Recorder, Asker):
 
     def _incarnate(self) -> Producer:
         return Producer(self.settings, self._connection, Heir(self._accept_now, self._count_now))
-
-    def _connect(self) -> Connection:
-        key = self.settings.curve_server_key
-        return Connection(self.settings.endpoint, None if key is None else key.reveal())
 
     # The long way, as heir to a journal that is over and until there is one.
 
@@ -174,7 +171,6 @@ def create_analytics_client(backend: str | None = None, **settings: Any) -> Anal
 
 
 def _identity(settings: ClientSettings) -> tuple[object, ...]:
-    key = settings.curve_server_key
     return (
         settings.backends,
         settings.endpoint,
@@ -182,5 +178,6 @@ def _identity(settings: ClientSettings) -> tuple[object, ...]:
         settings.spool_max_bytes,
         settings.durability,
         settings.strict,
-        None if key is None else key.reveal(),
+        settings.curve_server_key,
+        settings.curve_client_secret,
     )

@@ -7,11 +7,13 @@ with the last socket after `close`: ending it earlier would pull sockets from un
 
 import os
 import time
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from . import wire
 from .errors import DaemonUnavailable, QueryError, SkillmeterError, WireError
 from .native import load, original
+from .parsers import Secret
+from .settings import ClientSettings
 
 _inherited: list[Any] = []
 
@@ -22,14 +24,27 @@ ROOM: Final = 16  # descriptors; a context with its first socket takes 10
 class Connection:
     """Makes sockets for one client. Any thread; each socket belongs to the thread that asked for it."""
 
-    def __init__(self, endpoint: str, curve_server_key: str | None = None) -> None:
+    def __init__(self, endpoint: str, *, server_key: str | None = None, client_secret: Secret | None = None) -> None:
+        """With the daemon's public CURVE key and this client's own secret one, or with neither."""
         self.endpoint = endpoint
-        self._curve_server_key = curve_server_key
+        self._server_key = server_key
+        self._client_secret = client_secret
         self._context: Any = None
         self._sockets = 0
         self._closed = False
         self._pid = os.getpid()
         self._lock = original("_thread", "RLock")()  # reentrant, for signal handlers that close the client
+
+    @classmethod
+    def to(cls, settings: ClientSettings) -> Self:
+        """The connection that these settings say."""
+        return cls(settings.endpoint, server_key=settings.curve_server_key, client_secret=settings.curve_client_secret)
+
+    @property
+    def gives_up(self) -> bool:
+        """Whether libzmq stops trying when the daemon refuses us: a socket that could not connect for long has to be
+        replaced, as the daemon may have been told of our key meanwhile."""
+        return self._client_secret is not None
 
     def dealer(self) -> Any:
         """A new DEALER that is connecting; give it back with `hang_up`. Raises OSError while there are too few
@@ -44,11 +59,7 @@ class Connection:
             socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES)
             socket.setsockopt(zmq.RECONNECT_IVL, 50)
             socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-            if self._curve_server_key is not None:
-                public, secret = zmq.curve_keypair()
-                socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
-                socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
-                socket.setsockopt(zmq.CURVE_SERVERKEY, self._curve_server_key.encode())
+            self._show_keys(socket)
             socket.connect(self.endpoint)
         except BaseException:
             self.hang_up(socket)
@@ -120,6 +131,16 @@ class Connection:
             self._sockets -= 1
         self._end_context()
 
+    def _show_keys(self, socket: Any) -> None:
+        if self._server_key is None or self._client_secret is None:
+            return
+        zmq = load_zmq()
+        secret = self._client_secret.reveal().encode()
+        socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, zmq.curve_public(secret))
+        socket.setsockopt(zmq.CURVE_SERVERKEY, self._server_key.encode())
+        socket.setsockopt(zmq.RECONNECT_IVL, 1000)  # a daemon that has another key hangs up on every try
+
     def _end_context(self) -> None:
         with self._lock:
             if not self._closed or self._sockets:
@@ -129,9 +150,14 @@ class Connection:
             context.term()
 
     def _nobody(self, timeout_s: float) -> DaemonUnavailable:
+        keys = (
+            "; one that has another key than ANALYTICS_CURVE_SERVER_KEY, or does not have this client's public key in"
+            " ANALYTICS_CURVE_CLIENT_KEYS, does not answer either"
+        )
         return DaemonUnavailable(
             f"no skillmeter daemon answered at {self.endpoint} within {timeout_s:g} s; "
             "start one with `skillmeter run`, or set ANALYTICS_ENDPOINT to where it listens"
+            + (keys if self._client_secret is not None else "")
         )
 
 

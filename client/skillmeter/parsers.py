@@ -27,6 +27,7 @@ _UNITS: Final = {
     "gib": 2**30,
     "tib": 2**40,
 }
+_Z85: Final = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 _TRUE: Final = ("1", "true", "yes", "on")
 _FALSE: Final = ("0", "false", "no", "off")
 
@@ -203,9 +204,21 @@ def _token(text: str) -> str:
 
 
 def _curve_key(text: str) -> str:
-    if not re.fullmatch(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}", text):
-        raise ValueError("must be a CURVE key: 40 characters in Z85, as zmq.curve_keypair() makes them")
+    if len(text) != 40 or not all(_is_z85(text[first : first + 5]) for first in range(0, 40, 5)):
+        raise ValueError("must be a CURVE key, 40 characters in Z85: `skillmeter keys new` makes them")
     return text
+
+
+def _is_z85(group: str) -> bool:
+    """Whether five characters are a number of 32 bits; libzmq does not take more."""
+    number = 0
+    for char in group:
+        number = number * 85 + _Z85.find(char)
+    return set(group) <= set(_Z85) and number < 2**32
+
+
+def _curve_keys(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_curve_key(key.strip()) for key in text.split(",")))
 
 
 def _url(text: str) -> str:
@@ -258,6 +271,7 @@ EXISTING_FILE: Final = Kind(_existing_file, is_path=True)
 TEXT: Final = Kind(_text)
 TOKEN: Final = Kind(_token)
 CURVE_KEY: Final = Kind(_curve_key)
+CURVE_KEYS: Final = Kind(_curve_keys, types=(list, tuple))
 URL: Final = Kind(_url)
 HOST: Final = Kind(_host)
 ENDPOINT: Final = Kind(_endpoint)

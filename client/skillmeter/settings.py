@@ -94,13 +94,21 @@ CLIENT_TABLE: Final = (
         "curve_server_key",
         CURVE_KEY,
         None,
-        "the daemon's public CURVE key: who holds it may connect, so keep it like a password",
+        "the daemon's public CURVE key, by which clients on other machines know it",
+    ),
+    Setting(
+        "ANALYTICS_CURVE_CLIENT_SECRET",
+        "curve_client_secret",
+        CURVE_KEY,
+        None,
+        "a client's own secret CURVE key; the daemon has its public one in ANALYTICS_CURVE_CLIENT_KEYS",
         secret=True,
     ),
 )
 
 DAEMON_KEYS: Final = frozenset(
     (
+        "curve_client_keys",
         "curve_secret",
         "curve_secret_file",
         "db_path",
@@ -147,7 +155,8 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
     spool_max_bytes: int
     durability: Literal["process", "fsync"]
     strict: bool
-    curve_server_key: Secret | None
+    curve_server_key: str | None
+    curve_client_secret: Secret | None
     config_path: Path | None
     sources: dict[str, str]
 
@@ -160,10 +169,13 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
         """Read the settings now. An argument of None is not given. Raises ConfigError with every mistake."""
         reader = Reader(env, arguments, "argument")
         reader.read(CLIENT_TABLE, also_in_file=DAEMON_KEYS)
-        if reader.endpoint_leaves_host() and reader.fields.get("curve_server_key") is None:
+        if reader.endpoint_leaves_host() and reader.lacks("curve_server_key", "curve_client_secret"):
             reader.mistake(
-                "ANALYTICS_ENDPOINT", "tcp beyond this host needs the daemon's public key: ANALYTICS_CURVE_SERVER_KEY"
+                "ANALYTICS_ENDPOINT",
+                "tcp beyond this host needs CURVE keys: the daemon's public one in ANALYTICS_CURVE_SERVER_KEY, and this"
+                " client's own in ANALYTICS_CURVE_CLIENT_SECRET or ANALYTICS_CURVE_CLIENT_SECRET_FILE",
             )
+        reader.needs_each_other("ANALYTICS_CURVE_SERVER_KEY", "ANALYTICS_CURVE_CLIENT_SECRET")
         return cls(**reader.finish())
 
 
@@ -178,6 +190,7 @@ class Reader:
         self._file: dict[str, Any] = {}
         self._sources: dict[str, str] = {}
         self._problems: list[str] = []
+        self._field: dict[str, str] = {}  # of each setting, by its variable
 
     def read(self, table: Iterable[Setting], *, also_in_file: frozenset[str] = frozenset()) -> None:
         """Read every setting of the table into `fields`. Raises TypeError for an argument that names none."""
@@ -188,6 +201,7 @@ class Reader:
                 f"there is no setting {', '.join(map(repr, unknown))}; there are {', '.join(sorted(keys(table)))}"
             )
         for setting in table:
+            self._field[setting.name] = setting.field
             self._read_one(setting)
 
     def mistake(self, name: str, problem: str) -> None:
@@ -197,6 +211,20 @@ class Reader:
     def endpoint_leaves_host(self) -> bool:
         """Whether the endpoint, if it was right, can be reached from other machines."""
         return leaves_the_host(self.fields.get("endpoint", ""))
+
+    def lacks(self, *fields: str) -> bool:
+        """Whether one of these is not given. One with a mistake was given."""
+        return any(self.fields.get(field, "mistaken") is None for field in fields)
+
+    def needs(self, name: str, other: str) -> None:
+        """Note a mistake if one setting is given without another that it means nothing without."""
+        if self.fields.get(self._field[name]) is not None and self.lacks(self._field[other]):
+            self.mistake(name, f"means nothing without {other}")
+
+    def needs_each_other(self, name: str, other: str) -> None:
+        """Note a mistake if one of two settings is given without the other."""
+        self.needs(name, other)
+        self.needs(other, name)
 
     def finish(self) -> dict[str, Any]:
         """The fields of the settings struct. Raises ConfigError if anything was wrong."""

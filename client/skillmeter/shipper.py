@@ -21,6 +21,7 @@ BATCH_BYTES: Final = 128 * 1024  # bounds what a daemon with many clients has in
 WINDOW_BYTES: Final = 1024 * 1024
 ACK_TIMEOUT_S: Final = 2.0  # a commit takes milliseconds; a slow disk, a second
 MAX_ACK_TIMEOUT_S: Final = 10.0
+RENEW_S: Final = 15.0  # a socket that may have given up; whoever adds our key to the daemon's waits no longer
 RETRY_S: Final = 1.0  # after an error of the operating system, such as no descriptors left
 
 
@@ -50,6 +51,7 @@ class Shipper:
         self._declared_from = -1
         self._failures = 0
         self._progress_at_s = 0.0
+        self._renew_at_s = 0.0
         self._bell = Bell()
 
     def start(self) -> None:
@@ -129,10 +131,13 @@ class Shipper:
         poller.register(self._bell.fileno(), zmq.POLLIN)
         poller.register(socket, zmq.POLLIN)
         self._go_back(self.acked)
+        self._renew_at_s = time.monotonic() + RENEW_S
         try:
             while not self._stopping:
                 self._journal.tidy()
                 waits_for_daemon = not self._send_all(socket)
+                if not waits_for_daemon:
+                    self._renew_at_s = time.monotonic() + RENEW_S
                 poller.modify(socket, zmq.POLLIN | (zmq.POLLOUT if waits_for_daemon else 0))
                 timeout_ms = self._timeout_ms(waits_for_daemon)
                 ready = dict(poller.poll(timeout_ms))
@@ -145,6 +150,8 @@ class Shipper:
                 elif self._in_flight and time.monotonic() >= self._ack_deadline_s():
                     self._failures += 1
                     return
+                elif self._connection.gives_up and time.monotonic() >= self._renew_at_s:
+                    return
         finally:
             self._journal.idle = False
             self._connection.hang_up(socket)
@@ -153,6 +160,8 @@ class Shipper:
         """How long to sleep, at most; None: until something happens."""
         if self._in_flight:
             return max(0, int((self._ack_deadline_s() - time.monotonic()) * 1000) + 1)
+        if waits_for_daemon and self._connection.gives_up:
+            return max(0, int((self._renew_at_s - time.monotonic()) * 1000) + 1)
         if waits_for_daemon:
             return None  # POLLOUT comes when a daemon is there; a journal that rolls wakes us to prepare a segment
         self._journal.idle = True

@@ -12,6 +12,7 @@ from typing import Final, Literal, Self
 from skillmeter._version import __version__
 from skillmeter.parsers import (
     CURVE_KEY,
+    CURVE_KEYS,
     EXISTING_FILE,
     FLAG,
     HOST,
@@ -38,6 +39,13 @@ DAEMON_TABLE: Final = (
         None,
         "the daemon's secret CURVE key, needed to listen on tcp beyond this host",
         secret=True,
+    ),
+    Setting(
+        "ANALYTICS_CURVE_CLIENT_KEYS",
+        "curve_client_keys",
+        CURVE_KEYS,
+        None,
+        "the public CURVE keys of the clients that may connect, comma-separated",
     ),
     Setting(
         "ANALYTICS_DB_PATH",
@@ -117,6 +125,7 @@ class DaemonSettings(ClientSettings, frozen=True, kw_only=True):
     """What the daemon goes by."""
 
     curve_secret: Secret | None
+    curve_client_keys: tuple[str, ...] | None
     db_path: Path
     retention_days: int
     metric_labels: tuple[str, ...]
@@ -213,28 +222,29 @@ def _text_of(value: object) -> str:
 
 
 def _check_transport(reader: Reader) -> None:
-    if reader.endpoint_leaves_host() and not reader.fields.get("curve_secret"):
+    if reader.endpoint_leaves_host() and reader.lacks("curve_secret", "curve_client_keys"):
         reader.mistake(
             "ANALYTICS_ENDPOINT",
-            "tcp beyond this host needs the daemon's secret key: ANALYTICS_CURVE_SECRET or ANALYTICS_CURVE_SECRET_FILE",
+            "tcp beyond this host needs CURVE keys: the daemon's secret one in ANALYTICS_CURVE_SECRET or"
+            " ANALYTICS_CURVE_SECRET_FILE, and its clients' public ones in ANALYTICS_CURVE_CLIENT_KEYS",
         )
+    reader.needs_each_other("ANALYTICS_CURVE_SECRET", "ANALYTICS_CURVE_CLIENT_KEYS")
+    reader.needs_each_other("ANALYTICS_CURVE_SERVER_KEY", "ANALYTICS_CURVE_CLIENT_SECRET")
 
 
 def _check_http(reader: Reader) -> None:
     fields = reader.fields
     if "prometheus" in fields.get("backends", ()) and fields.get("prometheus_enabled") is False:
         reader.mistake("PROMETHEUS_ENABLED", "is off while ANALYTICS_BACKEND has prometheus: nothing could be scraped")
-    _need(reader, "PROMETHEUS_TLS_CERT_FILE", "tls_cert_file", "PROMETHEUS_TLS_KEY_FILE", "tls_key_file")
-    _need(reader, "PROMETHEUS_TLS_KEY_FILE", "tls_key_file", "PROMETHEUS_TLS_CERT_FILE", "tls_cert_file")
-    _need(reader, "PROMETHEUS_TLS_CLIENT_CA_FILE", "tls_client_ca_file", "PROMETHEUS_TLS_CERT_FILE", "tls_cert_file")
+    reader.needs_each_other("PROMETHEUS_TLS_CERT_FILE", "PROMETHEUS_TLS_KEY_FILE")
+    reader.needs("PROMETHEUS_TLS_CLIENT_CA_FILE", "PROMETHEUS_TLS_CERT_FILE")
 
 
 def _check_otlp(reader: Reader) -> None:
     fields = reader.fields
     if (fields.get("otlp_endpoint") or "").endswith(("/v1/metrics", "/v1/logs")):
         reader.mistake("OTLP_ENDPOINT", "must be the base address: /v1/metrics and /v1/logs are added to it")
-    _need(reader, "OTLP_TOKEN", "otlp_token", "OTLP_INSTANCE_ID", "otlp_instance_id")
-    _need(reader, "OTLP_INSTANCE_ID", "otlp_instance_id", "OTLP_TOKEN", "otlp_token")
+    reader.needs_each_other("OTLP_TOKEN", "OTLP_INSTANCE_ID")
     if "otlp" in fields.get("backends", ()) and fields.get("otlp_endpoint", "mistaken") is None:
         _check_standard_otlp(reader)
 
@@ -256,9 +266,3 @@ def _check_standard_otlp(reader: Reader) -> None:
                 URL.parse(address)
             except ValueError as error:
                 reader.mistake(row.name, f"{error}, not {show(address)}")
-
-
-def _need(reader: Reader, name: str, field: str, needed_name: str, needed_field: str) -> None:
-    """Note a mistake if one setting is given without another that it means nothing without."""
-    if reader.fields.get(field) is not None and reader.fields.get(needed_field, "mistaken") is None:
-        reader.mistake(name, f"means nothing without {needed_name}")

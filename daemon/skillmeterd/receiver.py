@@ -21,6 +21,7 @@ from skillmeter.errors import WireError
 from . import activation, door
 from .answers import Answers
 from .errors import StaleChunks, StoreUnavailable
+from .gate import Gate, Keys
 from .intake import Intake
 from .quarantine import Quarantine
 from .store import Store
@@ -38,7 +39,7 @@ class Receiver:
     """Serves one endpoint. Owned by the ingest thread."""
 
     def __init__(
-        self, endpoint: str, store: Store, quarantine: Quarantine, vitals: Vitals, *, curve_secret: str | None = None
+        self, endpoint: str, store: Store, quarantine: Quarantine, vitals: Vitals, *, keys: Keys | None = None
     ) -> None:
         self.answers: Answers | None = None
         """Who answers questions; set before the first `serve`."""
@@ -58,15 +59,15 @@ class Receiver:
         self._socket.setsockopt(zmq.SNDHWM, 1000)  # acknowledgements are small
         self._socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES)
         self._socket.setsockopt(zmq.BACKLOG, 1024)
-        if curve_secret is not None:
-            self._socket.setsockopt(zmq.CURVE_SERVER, 1)
-            self._socket.setsockopt(zmq.CURVE_SECRETKEY, curve_secret.encode())
+        self._gate = None if keys is None else Gate(self._socket, keys)
         self._wake_in, self._wake_out = os.pipe()
         os.set_blocking(self._wake_in, False)
         os.set_blocking(self._wake_out, False)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._wake_in, zmq.POLLIN)
+        for waiting in self._gate.sockets if self._gate else ():
+            self._poller.register(waiting, zmq.POLLIN)
 
     @property
     def endpoint(self) -> str:
@@ -115,6 +116,9 @@ class Receiver:
         if self._wake_in in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_in, 4096)
+        if self._gate is not None:
+            self._gate.turn()
+            self._vitals.refused_connections = self._gate.refused
         self._send_answers()
         if self._failed is not None and time.monotonic() >= self._retry_at_s:
             self._commit(self._failed)
@@ -126,6 +130,8 @@ class Receiver:
         if self._door is not None:
             self._door.close()
         self._socket.close(0)
+        if self._gate is not None:
+            self._gate.close()
         self._context.destroy(linger=0)
         if self._path is not None:
             self._path.unlink(missing_ok=True)  # libzmq leaves it; ours, since we hold the lock beside it

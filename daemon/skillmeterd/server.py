@@ -22,6 +22,7 @@ from . import report
 from .answers import Answers
 from .config import DaemonSettings
 from .errors import AlreadyRunning, StoreUnavailable
+from .gate import Keys
 from .instance import Instance
 from .notify import Notifier
 from .orphans import Orphans
@@ -130,19 +131,15 @@ class Server:
         self._listen(started)
 
     def _bind(self, started: contextlib.ExitStack) -> None:
-        secret = self.settings.curve_secret
-        self._receiver = Receiver(
-            self.settings.endpoint,
-            self._store,
-            self._quarantine,
-            self.vitals,
-            curve_secret=None if secret is None else secret.reveal(),
-        )
+        settings = self.settings
+        secret, clients = settings.curve_secret, settings.curve_client_keys
+        keys = Keys(secret, frozenset(clients)) if secret and clients else None
+        self._receiver = Receiver(settings.endpoint, self._store, self._quarantine, self.vitals, keys=keys)
         started.callback(self._receiver.close)
         try:
             self._receiver.bind()
         except zmq.ZMQError as error:
-            raise AlreadyRunning(f"cannot listen on {self.settings.endpoint} (ANALYTICS_ENDPOINT): {error}") from error
+            raise AlreadyRunning(f"cannot listen on {settings.endpoint} (ANALYTICS_ENDPOINT): {error}") from error
 
     def _listen(self, started: contextlib.ExitStack) -> None:
         if not self.settings.prometheus_enabled:

@@ -22,6 +22,8 @@ class Vitals:
     last_commit_ns: int | None = None
     refused_messages: int = 0
     """Messages that were not in the protocol."""
+    refused_connections: int = 0
+    """Connections without a CURVE key, or with one that is not allowed."""
     orphans_recovered: int = 0
     orphans_pending: int = 0
     quarantined: int = 0

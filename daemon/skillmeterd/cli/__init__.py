@@ -22,6 +22,7 @@ COMMANDS = {
     "backup": "backup",
     "restore": "restore",
     "config": "config",
+    "keys": "keys",
     "completion": "completion",
 }
 """The commands in the order of `--help`, and the modules they are in."""

@@ -67,8 +67,7 @@ def _check(kind: str, path: Path) -> int:
 
 def _carry(settings: ClientSettings, kind: str, path: Path, count: int) -> int:
     """Have a file's events stored; returns how many were before."""
-    key = settings.curve_server_key
-    connection = Connection(settings.endpoint, None if key is None else key.reveal())
+    connection = Connection.to(settings)
     with (
         contextlib.closing(Carrier(connection, producer_of(path))) as carrier,
         progress(f"importing {path.name}", count) as advance,

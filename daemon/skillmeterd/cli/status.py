@@ -18,8 +18,7 @@ from .frame import Context, Failure, pass_context, print_json, print_table
 def command(ctx: click.Context, context: Context, /, endpoint: str | None, as_json: bool) -> None:
     """Show how the daemon is doing. Exit 1 if it cannot commit, or if its ledger does not balance."""
     settings = context.client_settings(endpoint=endpoint)
-    key = settings.curve_server_key
-    connection = Connection(settings.endpoint, None if key is None else key.reveal())
+    connection = Connection.to(settings)
     try:
         answer = connection.ask("status")
     finally:
@@ -35,7 +34,7 @@ def command(ctx: click.Context, context: Context, /, endpoint: str | None, as_js
 def _lines(answer: dict[str, Any]) -> list[tuple[str, str]]:
     vitals, counts = answer["vitals"], answer["ledger"]
     up_s = (time.time_ns() - vitals["started_ns"]) // 1_000_000_000
-    commits = vitals["commits"]
+    commits, refused = vitals["commits"], vitals["refused_connections"]
     mean_ms = f", {vitals['commit_seconds'] / commits * 1000:.1f} ms each" if commits else ""
     sums = " + ".join(f"{name} {counts[name]:,}" for name in ("stored", "pending", "dropped", "rejected"))
     lines = [
@@ -50,6 +49,7 @@ def _lines(answer: dict[str, Any]) -> list[tuple[str, str]]:
         ("orphans", f"{vitals['orphans_recovered']:,} taken over, {vitals['orphans_pending']:,} waiting"),
         ("set aside", f"{answer['spool']['quarantined']:,} in quarantine"),
         *(("incident", text) for text in vitals["incidents"]),
+        *([("refused", f"{refused:,} connections without a key that is allowed")] if refused else []),
     ]
     if answer.get("http"):
         lines.append(("http", answer["http"]))

@@ -59,6 +59,7 @@ def _ingest(vitals: Vitals) -> list[Family]:
         _counter("batches", "Batches received.", vitals.batches, began_ns),
         _counter("rewinds", "Batches that did not continue what is committed.", vitals.rewinds, began_ns),
         _counter("refused_messages", "Messages outside the protocol.", vitals.refused_messages, began_ns),
+        _counter("refused_connections", "Connections refused by key.", vitals.refused_connections, began_ns),
         _counter("orphans_recovered", "Journals of ended processes taken over.", vitals.orphans_recovered, began_ns),
         _gauge("orphans_pending", "Journals that may be orphans, to be looked at.", vitals.orphans_pending),
         *_time("last_commit_timestamp_seconds", "When the last commit was, Unix time.", vitals.last_commit_ns),
