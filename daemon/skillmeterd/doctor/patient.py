@@ -59,8 +59,7 @@ def admit(settings: DaemonSettings, mistakes: list[str], env: Mapping[str, str])
 
 
 def _ask(patient: Patient) -> None:
-    key = patient.settings.curve_server_key
-    with contextlib.closing(Connection(patient.settings.endpoint, None if key is None else key.reveal())) as connection:
+    with contextlib.closing(Connection.to(patient.settings)) as connection:
         try:
             patient.health = connection.ask("health", timeout_s=HEALTH_S)
             patient.status = connection.ask("status", timeout_s=STATUS_S)
