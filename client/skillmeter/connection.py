@@ -109,7 +109,7 @@ class Connection:
     def forget(self) -> None:
         """In a forked child: start over, and leave the parent's context alone. Idempotent."""
         if self._pid != os.getpid():
-            self._lock = original("_thread", "allocate_lock")()
+            self._lock = original("_thread", "RLock")()  # as above
             _inherited.append(self._context)
             self._context, self._sockets, self._pid = None, 0, os.getpid()
 
