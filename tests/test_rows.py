@@ -110,7 +110,7 @@ def test_the_sums_are_the_sums_of_the_events(events: list[Execution]) -> None:
 
     numbers = {key: number for number, key in enumerate(reversed(by_day), 10)}
     keys = {number: key for key, number in numbers.items()}
-    usage = rows.usage_rows(numbers)
+    usage = [by_user[user] for _, _, by_user in rows.usage(numbers) for user in sorted(by_user)]
     assert usage == sorted(usage)
     assert {(*keys[int(row[0])], row[1]): row[2:4] + row[5:] for row in usage} == {
         key: [len(cell), sum(s for s, _ in cell), min(v for _, v in cell), max(v for _, v in cell)]

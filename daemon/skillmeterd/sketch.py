@@ -22,6 +22,7 @@ GAMMA: Final = (1 + ACCURACY) / (1 - ACCURACY)
 ZERO_BIN: Final = -1000  # below the bin of SMALLEST, which is -345
 
 _BINS_PER_E: Final = 1 / math.log(GAMMA)
+_FEW: Final = 8  # values that are counted sooner one by one than by making a Counter
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(dict[int, int]).decode
 _log = math.log
@@ -54,11 +55,16 @@ class Sketch:
 
     def add_all(self, values: Iterable[float]) -> None:
         """Count values, each finite and not negative."""
-        self._add(Counter([_ceil(_log(v) * _BINS_PER_E) if v >= SMALLEST else ZERO_BIN for v in values]))
+        bins = [_ceil(_log(v) * _BINS_PER_E) if v >= SMALLEST else ZERO_BIN for v in values]
+        if len(bins) > _FEW:
+            _add(self.bins, Counter(bins))
+        else:
+            for bin_ in bins:
+                self.bins[bin_] = self.bins.get(bin_, 0) + 1
 
     def merge(self, other: "Sketch") -> None:
         """Add another's counts."""
-        self._add(other.bins)
+        _add(self.bins, other.bins)
 
     @property
     def count(self) -> int:
@@ -77,17 +83,17 @@ class Sketch:
                 break
         return 0.0 if bin_ == ZERO_BIN else float(2 * GAMMA**bin_ / (GAMMA + 1))
 
-    def _add(self, counts: dict[int, int]) -> None:
-        bins = self.bins
-        known = bins.get
-        for bin_, count in counts.items():
-            bins[bin_] = known(bin_, 0) + count
-
 
 def merge_encoded(old: bytes | None, new: bytes) -> bytes:
     """Two encoded sketches as one; `old` may be missing."""
     if old is None:
         return new
-    sketch = Sketch.decode(old)
-    sketch.merge(Sketch.decode(new))
-    return sketch.encode()
+    bins = _decode(old)
+    _add(bins, _decode(new))
+    return _encode(bins)
+
+
+def _add(bins: dict[int, int], counts: dict[int, int]) -> None:
+    known = bins.get
+    for bin_, count in counts.items():
+        bins[bin_] = known(bin_, 0) + count

@@ -19,6 +19,7 @@ from .accounts import Accounts
 from .errors import StaleChunks, StoreReplaced, StoreUnavailable
 from .outcomes import Account, Totals
 from .rows import DAY_NS, Group
+from .seen import Seen
 from .tables import MAX_NAMES, Days, Pairs, Users, delete_events, mark_day, write_events, write_ledger, write_rollups
 
 
@@ -154,7 +155,7 @@ class Store:
         last_event_id = write_events(session.db, group)
         point("store.before_rollups")
         if last_event_id:
-            write_rollups(session.db, group, session.days, now_ns)
+            write_rollups(session.db, group, session.days, session.seen, now_ns)
             mark_day(session.db, now_ns // DAY_NS, last_event_id - len(group.rows) + 1)
         write_ledger(session.db, totals)
         session.accounts.save(touched.values(), last_event_id, now_ns)
@@ -233,15 +234,17 @@ class _Session:
         self.pairs = Pairs(self.db)
         self.days = Days(self.db)
         self.users = Users(self.db)
+        self.seen = Seen(self.db)
 
     def trim(self) -> None:
         self.accounts.trim()
+        self.seen.trim()
         for names in (self.pairs, self.days, self.users):
             if len(names) > MAX_NAMES:
                 names.clear()
 
     def clear(self) -> None:
-        for remembered in (self.accounts, self.pairs, self.days, self.users):
+        for remembered in (self.accounts, self.pairs, self.days, self.users, self.seen):
             remembered.clear()
 
 

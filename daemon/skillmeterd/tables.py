@@ -4,12 +4,14 @@ Every function here runs inside the transaction of its caller.
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, Final
+from typing import Final
 
+from .bulk import insert_many
 from .outcomes import Totals
 from .rows import BUCKETS_MS, DAY_NS, Group, Series, bucket_counts, rating_counts, totals
+from .seen import Numbers, Seen, Uses
 from .sketch import Sketch
 
 Sums = tuple[int, int, float, float, float, int, int]
@@ -38,18 +40,19 @@ ON CONFLICT DO UPDATE SET
 _USAGE_COLUMNS: Final = 7
 _USAGE_PER_STATEMENT: Final = 20  # half the time of one row each
 
+# A row without executions has no minimum yet: what stands in for it is beyond all that can come.
 _PAIR_DAILY: Final = """
 UPDATE pair_daily SET
-    executions = executions + ?1,
-    successes = successes + ?2,
-    latency_sum = latency_sum + ?3,
-    latency_min = min(ifnull(latency_min, ?4), ?4),
-    latency_max = max(ifnull(latency_max, ?5), ?5),
-    first_ns = min(ifnull(first_ns, ?6), ?6),
-    last_ns = max(ifnull(last_ns, ?7), ?7),
-    sketch = sketch_merge(sketch, ?8),
-    updated_ns = ?9
-WHERE id = ?10
+    executions = executions + ?,
+    successes = successes + ?,
+    latency_sum = latency_sum + ?,
+    latency_min = min(ifnull(latency_min, 9e999), ?),
+    latency_max = max(ifnull(latency_max, -1), ?),
+    first_ns = min(ifnull(first_ns, 9223372036854775807), ?),
+    last_ns = max(ifnull(last_ns, -1), ?),
+    sketch = sketch_merge(sketch, ?),
+    updated_ns = ?
+WHERE id = ?
 """
 
 _BUCKETS: Final = [f"le_{bound}" for bound in BUCKETS_MS]
@@ -75,7 +78,7 @@ UPDATE pair_daily SET r1 = r1 + ?, r2 = r2 + ?, r3 = r3 + ?, r4 = r4 + ?, r5 = r
 
 _RATED_TOTAL: Final = """
 INSERT INTO pair_total (pair_id, created_ns, rating_created_ns, last_rated_ns, r1, r2, r3, r4, r5)
-VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET
     r1 = r1 + excluded.r1, r2 = r2 + excluded.r2, r3 = r3 + excluded.r3, r4 = r4 + excluded.r4, r5 = r5 + excluded.r5,
     rating_created_ns = ifnull(rating_created_ns, excluded.rating_created_ns),
@@ -165,7 +168,7 @@ def write_events(db: sqlite3.Connection, group: Group) -> int:
     """Insert the group's events; returns the id of the last one, or 0 when there are none."""
     if not group.rows:
         return 0
-    _insert_many(db, _EVENT, "", _EVENT_COLUMNS, _EVENTS_PER_STATEMENT, group.rows)
+    insert_many(db, _EVENT, "", _EVENT_COLUMNS, _EVENTS_PER_STATEMENT, group.rows)
     last_id = int(db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event_log'").fetchone()[0])
     if group.extras:
         first_id = last_id - len(group.rows) + 1
@@ -173,11 +176,15 @@ def write_events(db: sqlite3.Connection, group: Group) -> int:
     return last_id
 
 
-def write_rollups(db: sqlite3.Connection, group: Group, days: Days, now_ns: int) -> None:
+def write_rollups(db: sqlite3.Connection, group: Group, days: Days, seen: Seen, now_ns: int) -> None:
     """Add the group to every rollup; `now_ns` is the daemon's clock."""
-    _insert_many(db, _USAGE, _USAGE_CONFLICT, _USAGE_COLUMNS, _USAGE_PER_STATEMENT, group.usage_rows(days))
     series = group.series()
-    _write_series(db, series, days, now_ns)
+    numbers = _numbers(db, {part.pair for part in series})
+    usage = group.usage(days)
+    seen.add((Uses(*key, by_user) for _, key, by_user in usage), numbers)
+    usage_rows = [by_user[user] for _, _, by_user in usage for user in sorted(by_user)]
+    insert_many(db, _USAGE, _USAGE_CONFLICT, _USAGE_COLUMNS, _USAGE_PER_STATEMENT, usage_rows)
+    _write_series(db, series, numbers, days, now_ns)
     changed = {part.day for part in series} | {at_ns // DAY_NS for _, at_ns, _ in group.ratings}
     db.executemany(_DAY_CHANGE, [(day,) for day in changed])
     if group.ratings:
@@ -208,19 +215,20 @@ def delete_events(db: sqlite3.Connection, before_day: int, limit: int) -> int:
     return db.execute("DELETE FROM event_log WHERE id < ?", (stop,)).rowcount
 
 
-def _write_series(db: sqlite3.Connection, daily: Sequence[Series], days: Days, now_ns: int) -> None:
+def _write_series(
+    db: sqlite3.Connection, daily: Sequence[Series], numbers: Mapping[int, Numbers], days: Days, now_ns: int
+) -> None:
     total = totals(daily)
-    # By identity, as the series of a group is often that of its only day.
-    sketches = {id(series): Sketch.of(series.latencies) for series in chain(daily, total)}
+    every = {id(series): series for series in chain(daily, total)}  # that of a pair with a single day is in both
+    sketches = {number: Sketch.of(series.latencies) for number, series in every.items()}
     encoded = {number: sketch.encode() for number, sketch in sketches.items()}
     db.executemany(_PAIR_DAILY, [(*_sums(s), encoded[id(s)], now_ns, days[s.day, s.pair]) for s in daily])
     db.executemany(
         _PAIR_TOTAL, [(s.pair, now_ns, *_sums(s), encoded[id(s)], *bucket_counts(s.latencies)) for s in total]
     )
-    skills = _skills(db, {series.pair for series in total})
     for sql, parts, key in (
-        (_SKILL_DAILY, daily, lambda s: (s.day, skills[s.pair])),
-        (_SKILL_TOTAL, total, lambda s: (skills[s.pair],)),
+        (_SKILL_DAILY, daily, lambda s: (s.day, numbers[s.pair].skill)),
+        (_SKILL_TOTAL, total, lambda s: (numbers[s.pair].skill,)),
     ):
         by_skill: dict[tuple[int, ...], list[Series]] = {}
         for series in parts:
@@ -228,23 +236,23 @@ def _write_series(db: sqlite3.Connection, daily: Sequence[Series], days: Days, n
         db.executemany(
             sql,
             [
-                (*numbers, *_joint_sums(together), _joint_sketch([sketches[id(s)] for s in together]))
-                for numbers, together in sorted(by_skill.items())
+                (*place, *_joint_sums(together), _joint_sketch([sketches[id(s)] for s in together]))
+                for place, together in sorted(by_skill.items())
             ],
         )
 
 
-def _skills(db: sqlite3.Connection, pairs: Iterable[int]) -> dict[int, int]:
-    """The number of each pair's skill."""
+def _numbers(db: sqlite3.Connection, pairs: Iterable[int]) -> dict[int, Numbers]:
+    """The numbers of each pair's skill and org."""
     wanted = f"[{','.join(map(str, pairs))}]"
-    found = db.execute("SELECT id, skill_no FROM pair WHERE id IN (SELECT value FROM json_each(?))", (wanted,))
-    return dict(found.fetchall())
+    found = db.execute("SELECT id, skill_no, org_no FROM pair WHERE id IN (SELECT value FROM json_each(?))", (wanted,))
+    return {pair: Numbers(skill, org) for pair, skill, org in found}
 
 
 def _sums(series: Series) -> Sums:
     latencies = series.latencies
     low, high = latencies[0], latencies[-1]
-    return len(latencies), series.successes, sum(latencies), low, high, series.first_ns, series.last_ns
+    return len(latencies), series.successes, series.latency_sum, low, high, series.first_ns, series.last_ns
 
 
 def _joint_sums(parts: Sequence[Series]) -> Sums:
@@ -272,22 +280,9 @@ def _write_ratings(db: sqlite3.Connection, rated: Iterable[tuple[int, int, int]]
     by_day = [(day, pair, rating_counts(ratings)) for (day, pair), ratings in daily.items()]
     by_pair = [(pair, rating_counts(ratings)) for pair, ratings in total.items()]
     db.executemany(_RATED_DAILY, [(*counts, days[day, pair]) for day, pair, counts in by_day])
-    db.executemany(_RATED_TOTAL, [(pair, now_ns, last_ns[pair], *counts) for pair, counts in by_pair])
+    db.executemany(_RATED_TOTAL, [(pair, now_ns, now_ns, last_ns[pair], *counts) for pair, counts in by_pair])
     db.executemany(_RATED_SKILL_DAILY, [(day, *counts, pair) for day, pair, counts in by_day])
     db.executemany(_RATED_SKILL_TOTAL, [(*counts, pair) for pair, counts in by_pair])
-
-
-def _insert_many(
-    db: sqlite3.Connection, insert: str, conflict: str, columns: int, per_statement: int, rows: Sequence[Sequence[Any]]
-) -> None:
-    """Run `insert` over rows, many in one statement."""
-    row = f"({', '.join('?' * columns)})"
-    step = per_statement * columns
-    whole = len(rows) - len(rows) % per_statement
-    flat = list(chain.from_iterable(rows[:whole]))
-    many = insert + ", ".join([row] * per_statement) + conflict
-    db.executemany(many, [flat[at : at + step] for at in range(0, len(flat), step)])
-    db.executemany(insert + row + conflict, rows[whole:])
 
 
 def _first(found: Iterable[tuple[int]]) -> int | None:

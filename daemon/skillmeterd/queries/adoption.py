@@ -68,7 +68,7 @@ def _users(at: Snapshot, target: Target, first: int, last: int) -> "array[int]":
     """The numbers of the users of days that are over."""
     sql = _USERS_OF_DAYS.format(key="pair.skill_no" if target.scope == OF_SKILL else "pair.id")
     return at.closed(
-        ("users", target.scope, target.no),
+        ("who", target.scope, target.no),
         first,
         last,
         lambda: array("q", (user for (user,) in at.rows(sql, no=target.no, first=first, last=last))),

@@ -182,7 +182,7 @@ def _users(at: Snapshot, target: Target, first_day: int) -> list[Part]:
         )
 
     over = at.closed(
-        ("users", target.scope, target.no), first_day, at.today - 1, lambda: counted(first_day, at.today - 1)
+        ("parts of users", target.scope, target.no), first_day, at.today - 1, lambda: counted(first_day, at.today - 1)
     )
     executions, failures = Counter[int](), Counter[int]()
     for user_no, runs, failed in [*over, *counted(at.today, _NEVER)]:
