@@ -28,7 +28,7 @@ export class Board {
 
   constructor() {
     this.limit = MANY;
-    this.tiles = Object.fromEntries(["Calls", "Success rate", "Skills used", "Users", "Rating"].map((label) => [label, tile(label)]));
+    this.tiles = Object.fromEntries(["Calls", "Success rate", "Latency", "Skills", "Users", "Rating"].map((label) => [label, tile(label)]));
     this.chart = new TimeChart("Calls", [
       { label: "all", colour: "calls", bars: true },
       { label: "failed", colour: "failures", bars: true },
@@ -70,10 +70,11 @@ export class Board {
   }
 
   #showTiles(overview) {
-    const { Calls, "Success rate": rate, "Skills used": skills, Users, Rating } = this.tiles;
+    const { Calls, "Success rate": rate, Latency, Skills, Users, Rating } = this.tiles;
     setTile(Calls, count(overview.executions), `${count(overview.failures)} failed`);
     setTile(rate, percent(overview.success_rate), interval(overview.success_rate_low, overview.success_rate_high));
-    setTile(skills, count(overview.skills), `${latency(overview.avg_latency_ms)} a call`);
+    setTile(Latency, latency(overview.avg_latency_ms), "a call, on average");
+    setTile(Skills, count(overview.skills), "used in this period");
     setTile(Users, count(overview.unique_users), "by their ids");
     setTile(Rating, stars(overview.rating_avg), `${count(overview.rating_count)} ratings`);
   }

@@ -18,7 +18,8 @@ export class TimeChart {
     this.format = format;
     this.step_s = 86_400;
     this.plot = null;
-    this.host = h("div", { class: "plot", role: "img" });
+    this.nothing = h("p", { class: "empty", hidden: true }, "No call in this period.");
+    this.host = h("div", { class: "plot", role: "img" }, this.nothing);
     this.tip = h("div", { class: "tip", hidden: true });
     this.note = h("span", { class: "note" });
     const legend = lines.map((line) => h("span", { class: `key ${line.colour}` }, line.label));
@@ -34,6 +35,8 @@ export class TimeChart {
     this.data = [columns[0].map((_, step) => start_s + step * step_s), ...columns];
     say(this.note, this.#noteOf(start_s, is_complete));
     this.host.setAttribute("aria-label", this.#summary());
+    this.nothing.hidden = columns.some((column) => column.some(Boolean));
+    this.host.dataset.state = this.nothing.hidden ? "filled" : "empty";
     if (this.plot) this.plot.setData(this.data);
     else this.#resize();
   }
