@@ -7,5 +7,6 @@ each works without a daemon, beside another user's, and with broken settings. Wh
 from .examination import examine
 from .finding import Finding, State, worst
 from .patient import Patient, admit
+from .reconcile import compare, finding_of
 
-__all__ = ["Finding", "Patient", "State", "admit", "examine", "worst"]
+__all__ = ["Finding", "Patient", "State", "admit", "compare", "examine", "finding_of", "worst"]

@@ -48,7 +48,7 @@ class Otlp:
         state = State(settings.db_path, time.time_ns())
         resource = _resource(settings, state)
         self._transports = {signal: Transport(target, self._stopping.wait) for signal, target in targets.items()}
-        self._metrics = MetricsPusher(source, self._transports["metrics"], resource)
+        self._metrics = MetricsPusher(source, state, self._transports["metrics"], resource)
         self._threads = [self._thread("metrics", self._metrics)]
         self._logs: Forwarder | None = None
         if "logs" in targets:

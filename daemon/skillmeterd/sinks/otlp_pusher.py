@@ -10,6 +10,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from .families import Family, Histogram
 from .otlp_metrics import FULL_EVERY_S, Sent, pieces, refusal, rows
+from .otlp_state import Acknowledged, State
 from .otlp_transport import Transport
 from .sink import Progress
 from .source import Source
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 class MetricsPusher:
     """Pushes the totals. One thread calls `export`; the rest may be read by any."""
 
-    def __init__(self, source: Source, transport: Transport, resource: Resource) -> None:
+    def __init__(self, source: Source, state: State, transport: Transport, resource: Resource) -> None:
         self.progress = Progress()
         self.refused_points = 0
         self.warning = ""
@@ -31,6 +32,7 @@ class MetricsPusher:
         self.full_wanted = False
         """Set it to have the next export leave nothing out."""
         self._source = source
+        self._state = state
         self._transport = transport
         self._resource = resource
         self._sent = Sent()
@@ -50,7 +52,7 @@ class MetricsPusher:
             self.progress.failed(time.time_ns(), problem)
             log.warning("cannot push metrics", extra={"problem": problem})
             return False
-        self.acknowledged = _acknowledged(totals)
+        self._remember(totals)
         self.progress.succeeded(time.time_ns())
         return True
 
@@ -63,6 +65,19 @@ class MetricsPusher:
             "warning": self.warning,
             "acknowledged": self.acknowledged,
         }
+
+    def _remember(self, totals: Totals) -> None:
+        """Keep what the receiver has, for `status`, and durably for who compares it with SQLite."""
+        before = self.acknowledged.get("last_event_id")
+        self.acknowledged = _acknowledged(totals)
+        if totals.last_event_id == before:
+            return
+        labels = self._source.settings.metric_labels
+        url = self._transport.url
+        try:
+            self._state.acknowledge(Acknowledged(time.time_ns(), url, totals.last_event_id, labels, totals.families))
+        except (sqlite3.Error, OSError) as error:
+            log.warning("cannot note what the receiver has", extra={"problem": str(error)})
 
     def _push(self, skills: list[Family], own: list[Family]) -> str:
         """What went wrong, or nothing. After a partial success it goes on: the other points may be fine."""

@@ -1,4 +1,5 @@
-"""State: what the OTLP sink has to remember over restarts - who it is, how far log records got, and what was refused.
+"""State: what the OTLP sink has to remember over restarts - who it is, which totals the receiver has, how far log
+records got, and what was refused.
 
 It is a file of its own beside the database, so that the database keeps its single writer: no export ever waits for a
 commit, nor a commit for an export. Losing the file costs a new service.instance.id, and log records sent a second time
@@ -9,14 +10,19 @@ import contextlib
 import os
 import sqlite3
 import uuid
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from ..database import is_corrupt, set_aside
+import msgspec
+
+from ..database import is_corrupt, open_reader, set_aside
+from .families import Family, Histogram, Point
 
 MAX_REFUSED_BYTES: Final = 64 * 1024 * 1024  # of requests kept; past it the oldest are forgotten, their counts stay
+MAX_REMEMBERED: Final = 200_000  # series: about 60 MB to encode, 5 MB on disk
 _BUSY_TIMEOUT_S: Final = 5
 
 _SCHEMA: Final = (
@@ -44,6 +50,16 @@ _SCHEMA: Final = (
         refused INTEGER NOT NULL,
         reason TEXT NOT NULL,
         request BLOB NOT NULL
+    )
+    """,
+    # One row: the totals that the receiver acknowledged last. `families` is NULL if there were too many series.
+    """
+    CREATE TABLE IF NOT EXISTS acknowledged (
+        at_ns INTEGER NOT NULL,
+        url TEXT NOT NULL,
+        event_log_id INTEGER NOT NULL,
+        labels TEXT NOT NULL,
+        families BLOB
     )
     """,
 )
@@ -77,12 +93,26 @@ class Cursor:
     """How often another database was found in the place of the one that was being forwarded."""
 
 
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """The totals that a receiver has said it has."""
+
+    at_ns: int
+    url: str
+    event_log_id: int
+    """The newest event in them."""
+    labels: tuple[str, ...]
+    """Of skills' series: ANALYTICS_METRIC_LABELS."""
+    families: list[Family] | None
+    """None if there were more than MAX_REMEMBERED series."""
+
+
 class State:
     """Opens its file for each call: there are few, from several threads. Raises sqlite3.Error."""
 
     def __init__(self, db_path: Path, now_ns: int) -> None:
         """Create the file beside the database, for its owner only. One that is corrupt is set aside."""
-        self._path = db_path.with_name(db_path.name + ".sinks")
+        self._path = _beside(db_path)
         try:
             self._prepare()
         except sqlite3.DatabaseError as error:
@@ -118,6 +148,18 @@ class State:
             if refused:
                 _forget_oldest(db)
 
+    def acknowledge(self, totals: Acknowledged) -> None:
+        """Keep the totals that the receiver has just acknowledged."""
+        families = totals.families or []
+        remembered = sum(len(family.points) for family in families) <= MAX_REMEMBERED
+        blob = zlib.compress(msgspec.msgpack.encode(families), 1) if remembered else None
+        with self._transaction() as db:
+            db.execute("DELETE FROM acknowledged")
+            db.execute(
+                "INSERT INTO acknowledged VALUES (?, ?, ?, ?, ?)",
+                (totals.at_ns, totals.url, totals.event_log_id, ",".join(totals.labels), blob),
+            )
+
     def last_refused(self, limit: int) -> list[dict[str, Any]]:
         """The latest refused requests, without their bytes."""
         columns = ("at_ns", "first_event_log_id", "last_event_log_id", "records", "refused", "reason")
@@ -140,6 +182,37 @@ class State:
             db.execute("BEGIN IMMEDIATE")
             yield db
             db.execute("COMMIT")
+
+
+def acknowledged(db_path: Path) -> Acknowledged | None:
+    """What was acknowledged last, for who only looks; None if nothing was. Raises sqlite3.Error."""
+    path = _beside(db_path)
+    if not path.exists():
+        return None
+    with contextlib.closing(open_reader(path)) as db:
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'acknowledged'").fetchone():
+            return None  # of a release before
+        row = db.execute("SELECT at_ns, url, event_log_id, labels, families FROM acknowledged").fetchone()
+    if row is None:
+        return None
+    at_ns, url, event_log_id, labels, blob = row
+    families = None if blob is None else _families(zlib.decompress(blob))
+    return Acknowledged(at_ns, url, event_log_id, tuple(labels.split(",")), families)
+
+
+def _families(data: bytes) -> list[Family]:
+    return [_family(**fields) for fields in msgspec.msgpack.decode(data)]
+
+
+def _family(points: list[Any], bounds: list[int], **fields: Any) -> Family:
+    if fields["kind"] == "histogram":
+        made = [Histogram(labels, tuple(counts), *rest) for labels, counts, *rest in points]
+        return Family(points=made, bounds=tuple(bounds), **fields)
+    return Family(points=[Point(*values) for values in points], **fields)
+
+
+def _beside(db_path: Path) -> Path:
+    return db_path.with_name(db_path.name + ".sinks")
 
 
 _COLUMNS: Final = ("database", "event_log_id", "event", "forwarded", "refused", "missed", "restarts")

@@ -102,6 +102,11 @@ class Transport:
         tls = _tls(target) if url.scheme == "https" else None
         self._http = Outgoing(target.url, target.timeout_s, max_answer_bytes=MAX_ANSWER_BYTES, tls=tls)
 
+    @property
+    def url(self) -> str:
+        """Where it posts to."""
+        return self._target.url
+
     def deliver(self, body: bytes, attempts: int = ATTEMPTS) -> Delivery:
         """Post until it is delivered, refused for good, or has been tried `attempts` times."""
         if (wait_s := self._quiet_until_s - self._clock_s()) > 0:
