@@ -223,8 +223,11 @@ def _curve_keys(text: str) -> tuple[str, ...]:
 
 def _url(text: str) -> str:
     url = text.strip().rstrip("/")
-    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url) or not url.isprintable():
-        raise ValueError("must be an http:// or https:// address without user, password, query or fragment")
+    match = re.fullmatch(r"https?://(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(:[0-9]{1,5})?(/[!-~]*)?", url)
+    if not match or set(match[3] or "") & set("?#"):
+        raise ValueError("must be an http:// or https:// address in ASCII without user, password, query or fragment")
+    if match[2] and not 1 <= int(match[2][1:]) <= 65535:
+        raise ValueError("must have a port from 1 to 65535")
     return url
 
 

@@ -52,3 +52,7 @@ class MissingExtra(DaemonError):
 
 class CannotListen(DaemonError):
     """The HTTP listener cannot have its address, or its certificates."""
+
+
+class GrafanaError(DaemonError):
+    """Grafana cannot be asked, or does not do what it is asked to. The message says what a person can do."""

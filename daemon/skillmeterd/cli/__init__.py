@@ -23,6 +23,7 @@ COMMANDS = {
     "restore": "restore",
     "config": "config",
     "keys": "keys",
+    "grafana": "grafana",
     "completion": "completion",
 }
 """The commands in the order of `--help`, and the modules they are in."""
