@@ -3,9 +3,9 @@
     python bench/record.py [--calls 200000]
 
 The peer does the same for one execution: two counters and a histogram, each with three labels. Short rounds of both
-take turns, so that a slow moment of the machine meets both, and a third does nothing but make up the arguments, which is
-taken off the other two. Then the 99th percentile of single calls with the daemon up, stopped (SIGSTOP) and away. Target: at
-most 1/8 of the peer, and the same p99 in all three.
+take turns, so that a slow moment of the machine meets both, and a third does nothing but make up the arguments, whose
+time is taken off the other two. Then the 99th percentile of single calls with the daemon up, stopped and away. Target:
+at most 1/8 of the peer, and the same p99 in all three.
 """
 
 import argparse
@@ -119,7 +119,7 @@ def peer_call() -> Callable[[int], None]:
     return call
 
 
-def timed(call: Callable[[int], None], calls: int) -> float:
+def timed(call: Callable[[int], object], calls: int) -> float:
     """Seconds that so many calls take."""
     began = time.perf_counter()
     for number in range(calls):

@@ -40,7 +40,7 @@ MAX_BYTES = 4 * SEGMENT_BYTES + HEAD_BYTES + HEAD_ROOM
 def small(spool_dir: Path, **changes: Any) -> Journal:
     """A journal whose head and segments hold a handful of events each."""
     sizes = {"head_bytes": HEAD_BYTES + HEAD_ROOM, "segment_bytes": SEGMENT_BYTES, "max_bytes": MAX_BYTES}
-    return Journal.create(spool_dir, **{**sizes, **changes})
+    return Journal.create(str(spool_dir), **{**sizes, **changes})
 
 
 def everything(journal: Journal) -> list[bytes]:

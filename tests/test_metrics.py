@@ -280,8 +280,9 @@ def test_the_daemon_s_own_numbers_are_there(daemon: Daemon) -> None:
     assert "skillmeter_last_commit_timestamp_seconds" not in daemon.page()
     daemon.vitals.last_commit_ns = 1_500_000_000
     daemon.vitals.commits, daemon.vitals.commit_seconds, daemon.vitals.events = 3, 0.5, 60
-    daemon.settings.spool_dir.mkdir(parents=True)
-    (daemon.settings.spool_dir / "a.journal").write_bytes(b"x" * 10_000)
+    spool_dir = Path(daemon.settings.spool_dir)
+    spool_dir.mkdir(parents=True)
+    (spool_dir / "a.journal").write_bytes(b"x" * 10_000)
     page = daemon.page()
     one = {name: values[frozenset()] for name, values in page.items() if frozenset() in values}
     assert one["skillmeter_last_commit_timestamp_seconds"] == 1.5

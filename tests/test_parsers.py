@@ -55,7 +55,7 @@ KINDS = {
         ("size", "1GiB", 2**30),
         ("flag", "1", True),
         ("flag", "Off", False),
-        ("path", "/var/lib/../tmp", Path("/var/tmp")),
+        ("path", "/var/lib/../tmp", "/var/tmp"),
         ("text", " tool weaver ", "tool weaver"),
         ("token", "s3cret!", "s3cret!"),
         ("curve_key", "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7", "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"),
@@ -139,7 +139,7 @@ def test_a_path_is_absolute_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     path = parsers.PATH.parse("events.db")
     monkeypatch.chdir("/")
-    assert path == Path(os.path.realpath(tmp_path)) / "events.db"
+    assert path == f"{os.path.realpath(tmp_path)}/events.db"
 
 
 @given(kind=st.sampled_from(sorted(KINDS)), text=st.text(max_size=200) | st.from_regex(r"(ipc|tcp|https?)://.*"))
@@ -163,7 +163,7 @@ def test_a_value_of_a_wrong_type_is_a_value_error(kind: Kind, value: object) -> 
 
 def test_a_path_object_is_a_path_and_nothing_else() -> None:
     """A Path may be given for a setting that is one."""
-    assert parsers.PATH.parse(parsers.PATH.text_of(Path("/x"))) == Path("/x")
+    assert parsers.PATH.parse(parsers.PATH.text_of(Path("/x"))) == "/x"
     with pytest.raises(ValueError, match="must be text"):
         parsers.TEXT.text_of(Path("/x"))
 

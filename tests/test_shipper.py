@@ -32,7 +32,7 @@ class Ship:
     """A journal whose records are all acknowledged, and its shipper, without a thread or a daemon."""
 
     def __init__(self, spool_dir: Path) -> None:
-        self.journal = Journal.create(spool_dir, max_bytes=2**24, head_bytes=8192, segment_bytes=8192)
+        self.journal = Journal.create(str(spool_dir), max_bytes=2**24, head_bytes=8192, segment_bytes=8192)
         for _ in range(RECORDS):
             assert self.journal.append(PAYLOAD)
         self.shipper = Shipper(self.journal, Connection("ipc:///nowhere"))

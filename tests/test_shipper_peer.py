@@ -68,7 +68,8 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.run = Path(tempfile.mkdtemp(prefix="skm-", dir="/tmp"))
         self.endpoint = f"ipc://{self.run}/s"
-        self.journal = Journal.create(folder / "spool", max_bytes=2**20, head_bytes=HEAD_BYTES + 512, segment_bytes=640)
+        spool_dir, head_bytes = f"{folder}/spool", HEAD_BYTES + 512
+        self.journal = Journal.create(spool_dir, max_bytes=2**20, head_bytes=head_bytes, segment_bytes=640)
         self.journal.noted()
         self.connection = Connection(self.endpoint)
         self.shipper = Shipper(self.journal, self.connection)
@@ -116,7 +117,7 @@ def test_everything_is_sent_in_order_and_freed(bench: Bench) -> None:
     sent = bench.append(0, 200)
     bench.shipper.start()
     assert bench.ship_all() == sent
-    wait_until(lambda: len(list(bench.journal._head.path.parent.glob("*.seg"))) <= 2)
+    wait_until(lambda: len(list(Path(bench.journal._head.path).parent.glob("*.seg"))) <= 2)
     assert bench.shipper.acked == bench.journal.end
 
 

@@ -80,7 +80,6 @@ class Health(msgspec.Struct, array_like=True, tag=3, gc=False):
 Event = Execution | Rating | Health
 
 event_decoder: Final = msgspec.msgpack.Decoder(Event)
-events_decoder: Final = msgspec.msgpack.Decoder(list[Event])
 encode: Final = msgspec.msgpack.Encoder().encode
 """The bytes of an event given as a tuple; for values that are known to be valid."""
 _encode_json = msgspec.json.Encoder().encode

@@ -8,7 +8,6 @@ The kill is a SIGKILL from within: nothing is flushed, no handler runs.
 """
 
 import os
-import signal
 from typing import NoReturn
 
 POINTS = (
@@ -82,5 +81,7 @@ def point(name: str) -> None:
 
 def die() -> NoReturn:
     """SIGKILL this process."""
+    import signal  # here, as above
+
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("a SIGKILL does not return")

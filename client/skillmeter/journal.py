@@ -22,11 +22,9 @@ import mmap
 import os
 import struct
 import sys
-import threading
 import time
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 import msgspec
@@ -35,7 +33,7 @@ from . import faults
 from .errors import JournalError, came_between, raised_by_signal_handler
 from .ledger import Ledger
 from .logs import logger
-from .native import Depth
+from .native import Depth, original
 from .records import (
     HEAD_BYTES,
     RECORD_HEADER_BYTES,
@@ -145,7 +143,7 @@ class Journal:
     @classmethod
     def create(
         cls,
-        spool_dir: Path,
+        spool_dir: str,
         *,
         max_bytes: int,
         sync: bool = False,
@@ -162,7 +160,7 @@ class Journal:
         _make_spool(spool_dir)
         while True:
             producer = os.urandom(16)
-            head = _create_head(spool_dir / f"{producer.hex()}.journal", producer, head_bytes)
+            head = _create_head(f"{spool_dir}/{producer.hex()}.journal", producer, head_bytes)
             if head is not None:
                 break
         faults.point("journal.created")
@@ -172,13 +170,13 @@ class Journal:
             ledger = Ledger(head.page, carried=carried)
         except JournalError:
             head.discard()
-            unfinished.discard(head.path.name)
+            unfinished.discard(os.path.basename(head.path))
             raise
         return cls(head, producer, ledger, heir, max_bytes=max_bytes, segment_bytes=segment_bytes, sync=sync)
 
     def noted(self) -> None:
         """Its owner knows of it."""
-        unfinished.discard(self._head.path.name)
+        unfinished.discard(os.path.basename(self._head.path))
 
     def append(self, payload: bytes) -> bool:
         """Keep an event. True: it will be in SQLite exactly once. False: it was counted as dropped."""
@@ -408,7 +406,7 @@ class Journal:
         return HEAD_BYTES + offset - oldest.base + (0 if oldest is head else head.capacity)  # the head's file stays
 
     def _make_segment(self, header: SegmentHeader) -> Segment:
-        path = self._head.path.with_suffix(f".{next(self._file_numbers):08x}.seg")
+        path = f"{os.path.splitext(self._head.path)[0]}.{next(self._file_numbers):08x}.seg"
         segment = Segment(
             path,
             create_file(path),
@@ -422,7 +420,7 @@ class Journal:
             segment.release_descriptor()
             return segment
         try:
-            _sync_folder(path.parent)
+            _sync_folder(os.path.dirname(path))
         except JournalError:
             segment.discard()
             raise
@@ -468,9 +466,10 @@ class Journal:
         return kept
 
 
-def _create_head(path: Path, producer: bytes, size: int) -> Segment | None:
+def _create_head(path: str, producer: bytes, size: int) -> Segment | None:
     """A locked head, or None if a daemon took the file for an orphan before it was locked."""
-    unfinished.add(path.name)
+    name = os.path.basename(path)
+    unfinished.add(name)
     try:
         fd = create_file(path)
         try:
@@ -485,12 +484,12 @@ def _create_head(path: Path, producer: bytes, size: int) -> Segment | None:
             os.close(fd)
             with contextlib.suppress(OSError):
                 os.unlink(path)
-            unfinished.discard(path.name)
+            unfinished.discard(name)
             return None
         header = encode_head(Head(producer, time.time_ns(), os.getpid()))
         return Segment(path, fd, size, header, index=0, base=0, start=HEAD_BYTES)
     except JournalError:
-        unfinished.discard(path.name)
+        unfinished.discard(name)
         raise
 
 
@@ -501,16 +500,16 @@ def take_unfinished() -> set[str]:
     return names
 
 
-def _make_spool(spool_dir: Path) -> None:
+def _make_spool(spool_dir: str) -> None:
     try:
-        spool_dir.mkdir(mode=0o700, parents=True)
+        os.makedirs(spool_dir, mode=0o700)
     except FileExistsError:  # if it is no folder, that comes out when a file is made in it
         pass
     except OSError as error:
         raise unusable(error, spool_dir) from error
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync_folder(folder: str) -> None:
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -531,7 +530,7 @@ def _has_gil() -> bool:
 
 def _locked(call: Callable[P, T]) -> Callable[P, T]:
     """One call at a time, where there is no GIL to see to it. Reentrant, for signal handlers."""
-    lock = threading.RLock()
+    lock = original("_thread", "RLock")()
 
     @functools.wraps(call)
     def one_at_a_time(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import os
 import sys
+import threading  # noqa: F401 - takes the thread that first imports it for the main one, and waits for that at exit
 from _thread import get_ident
 from collections.abc import Callable
 from typing import Any

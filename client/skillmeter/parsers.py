@@ -8,7 +8,6 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -43,8 +42,8 @@ class Kind(msgspec.Struct, frozen=True):
         """A value from TOML or from Python as the text that the parser takes. Raises ValueError."""
         if isinstance(value, str):
             return value
-        if self.is_path and isinstance(value, Path):
-            return str(value)
+        if self.is_path and isinstance(value, os.PathLike):
+            return str(os.fspath(value))
         if type(value) not in self.types:
             raise ValueError(f"must be {' or '.join(_NAMES[kind] for kind in (str, *self.types) if kind in _NAMES)}")
         if isinstance(value, (list, tuple)):
@@ -160,10 +159,12 @@ def size(least_bytes: int) -> Kind:
     """A number of bytes, with or without a unit: 67108864, 64MiB, 64 MB."""
 
     def parse(text: str) -> int:
-        match = re.fullmatch(r"([0-9]{1,18})\s*([a-z]*)", text.strip().lower(), re.ASCII)
-        if not match or match[2] not in _UNITS:
+        # No regular expression: compiling one would take a third of the time in which a client is made.
+        number = text.strip().lower().rstrip("bgikmt")
+        unit, digits = text.strip().lower().removeprefix(number), number.rstrip()
+        if unit not in _UNITS or not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
             raise ValueError("must be a number of bytes such as 64MiB, 64MB or 67108864")
-        size_bytes = int(match[1]) * _UNITS[match[2]]
+        size_bytes = int(digits) * _UNITS[unit]
         if not least_bytes <= size_bytes <= SIZE_MAX_BYTES:
             raise ValueError(f"must be at least {least_bytes // 1024} KiB and at most {SIZE_MAX_BYTES // 2**40} TiB")
         return size_bytes
@@ -178,15 +179,15 @@ def _flag(text: str) -> bool:
     return word in _TRUE
 
 
-def _path(text: str) -> Path:
+def _path(text: str) -> str:
     if not text.strip() or "\0" in text:
         raise ValueError("must be a path")
-    return Path(os.path.abspath(text))  # at once, so that a later chdir does not move it
+    return os.path.abspath(text)  # at once, so that a later chdir does not move it
 
 
-def _existing_file(text: str) -> Path:
+def _existing_file(text: str) -> str:
     path = _path(text)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ValueError("must be a file that exists and may be reached")
     return path
 

@@ -6,7 +6,9 @@ Threads, signal handlers and finalizers may be anywhere in here at once, so ther
 
 import os
 import time
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from .connection import Connection
 from .errors import JournalError
@@ -22,7 +24,7 @@ POLL_S: Final = 0.002
 STOP_S: Final = 0.5  # for a shipper to end, which takes milliseconds unless it is importing zmq
 
 
-class Opened(NamedTuple):
+class Opened(msgspec.Struct, frozen=True):
     """A journal and who carries it."""
 
     journal: Journal
@@ -88,7 +90,7 @@ class Producer:
         """Wait until all is committed. False after `timeout_s`, or when nobody carries it any more."""
         if self.opened is None:
             return True
-        journal, shipper = self.opened
+        journal, shipper = self.opened.journal, self.opened.shipper
         end = journal.end
         deadline_s = time.monotonic() + timeout_s
         while not (shipper.acked >= end and shipper.settled):
@@ -103,7 +105,7 @@ class Producer:
         self._opened.append(None)
         if self.opened is None:
             return
-        journal, shipper = self.opened
+        journal, shipper = self.opened.journal, self.opened.shipper
         shipper.stop()
         deadline_s = time.monotonic() + STOP_S
         while shipper.running and time.monotonic() < deadline_s:

@@ -5,7 +5,7 @@ A period of days means UTC days and ends with today: 1 is today alone, 30 is tod
 narrows the answer to that org; None does not ask about it.
 """
 
-import secrets
+import os
 import time
 from typing import Any, Final, TypeVar
 
@@ -100,7 +100,7 @@ class Asker:
 
         Rollups and totals stay. The daemon deletes in small steps; this waits for the last of them.
         """
-        job = secrets.token_hex(8)
+        job = os.urandom(8).hex()
         while True:
             deleted, done = self._ask("cleanup", tuple[int, bool], retention_days=retention_days, job=job)
             if done:

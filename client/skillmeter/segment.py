@@ -14,7 +14,6 @@ import os
 import stat
 import struct
 import sys
-from pathlib import Path
 from typing import Final
 
 from .errors import JournalError, came_between, raised_by_signal_handler
@@ -33,7 +32,7 @@ class Segment:
         "_end", "_fd", "_map", "_marks", "base", "capacity", "index", "path", "sealed", "start", "successors", "write",
     )  # fmt: skip
 
-    def __init__(self, path: Path, fd: int, size: int, header: bytes, *, index: int, base: int, start: int) -> None:
+    def __init__(self, path: str, fd: int, size: int, header: bytes, *, index: int, base: int, start: int) -> None:
         """Takes over `fd`, an empty file; raises JournalError, and then leaves neither file nor descriptor."""
         try:
             preallocate(fd, size)
@@ -163,11 +162,11 @@ class Segment:
             os.unlink(self.path)
 
 
-def create_file(path: Path) -> int:
+def create_file(path: str) -> int:
     """A new file's descriptor, readable by its owner; by the group too in a set-group-id folder, which is how an
     administrator says that the daemon runs as another user. Raises JournalError."""
     try:
-        shared = os.stat(path.parent).st_mode & stat.S_ISGID
+        shared = os.stat(os.path.dirname(path)).st_mode & stat.S_ISGID
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         if shared:
             os.fchmod(fd, 0o640)
@@ -187,7 +186,7 @@ def preallocate(fd: int, size: int) -> None:
         raise OSError(errno.ENOSYS, "skillmeter needs Linux or macOS")
 
 
-def unusable(error: Exception, path: Path) -> JournalError:
+def unusable(error: Exception, path: str) -> JournalError:
     """The journal error that an error of the operating system means. What a signal handler raised meanwhile, a timeout
     say, is raised as it is."""
     if raised_by_signal_handler(error):

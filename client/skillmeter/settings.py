@@ -15,7 +15,6 @@ All mistakes are collected and raised together.
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 import msgspec
@@ -146,18 +145,21 @@ DAEMON_KEYS: Final = frozenset(
 
 
 class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client goes by. `sources` says, by variable, where each value came from."""
+    """What a client goes by. `sources` says, by variable, where each value came from.
+
+    Paths are absolute, and plain text: pathlib would be a tenth of what recording costs a short process.
+    """
 
     backends: tuple[str, ...]
     endpoint: str
-    runtime_dir: Path
-    spool_dir: Path
+    runtime_dir: str
+    spool_dir: str
     spool_max_bytes: int
     durability: Literal["process", "fsync"]
     strict: bool
     curve_server_key: str | None
     curve_client_secret: Secret | None
-    config_path: Path | None
+    config_path: str | None
     sources: dict[str, str]
 
     def __repr__(self) -> str:
@@ -292,17 +294,17 @@ class Reader:
         try:
             self._file = _load_toml(path)
         except (ValueError, OSError) as error:
-            self.mistake(CONFIG, f"cannot use {show(str(path))}: {_reason(error)}")
+            self.mistake(CONFIG, f"cannot use {show(path)}: {_reason(error)}")
         for key in self._file.keys() - known:
-            self._problems.append(f"{show(str(path))}: there is no setting {show(key)}{_did_you_mean(key, known)}")
+            self._problems.append(f"{show(path)}: there is no setting {show(key)}{_did_you_mean(key, known)}")
         self._problems.sort()
 
 
-def _load_toml(path: Path) -> dict[str, Any]:
+def _load_toml(path: str) -> dict[str, Any]:
     import tomllib  # only if a file is named: most clients never need it
 
     try:
-        return tomllib.loads(_read(str(path)).decode())
+        return tomllib.loads(_read(path).decode())
     except RecursionError:
         raise ValueError("is nested too deeply") from None
 

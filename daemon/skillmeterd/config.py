@@ -20,6 +20,7 @@ from skillmeter.parsers import (
     TEXT,
     TOKEN,
     URL,
+    Kind,
     Secret,
     choice,
     choices,
@@ -30,6 +31,14 @@ from skillmeter.parsers import (
     whole,
 )
 from skillmeter.settings import CLIENT_TABLE, CONFIG, ClientSettings, Reader, Setting, home
+
+
+def _as_path(kind: Kind) -> Kind:
+    """The same as a Path, which clients are spared: see ClientSettings."""
+    return Kind(lambda text: Path(kind.parse(text)), is_path=True)
+
+
+_FILE: Final = _as_path(EXISTING_FILE)
 
 DAEMON_TABLE: Final = (
     Setting(
@@ -50,7 +59,7 @@ DAEMON_TABLE: Final = (
     Setting(
         "ANALYTICS_DB_PATH",
         "db_path",
-        PATH,
+        _as_path(PATH),
         lambda env, _: f"{home(env)}/.toolweaver/analytics.db",
         "the SQLite file",
     ),
@@ -104,12 +113,12 @@ DAEMON_TABLE: Final = (
     Setting("PROMETHEUS_ENABLED", "prometheus_enabled", FLAG, "true", "whether the daemon listens on HTTP"),
     Setting("PROMETHEUS_HOST", "prometheus_host", HOST, "127.0.0.1", "address of the HTTP listener"),
     Setting("PROMETHEUS_PORT", "prometheus_port", whole(0, 65_535), "8000", "its port; 0 takes a free one"),
-    Setting("PROMETHEUS_TLS_CERT_FILE", "tls_cert_file", EXISTING_FILE, None, "its certificate, for HTTPS"),
-    Setting("PROMETHEUS_TLS_KEY_FILE", "tls_key_file", EXISTING_FILE, None, "the certificate's key"),
+    Setting("PROMETHEUS_TLS_CERT_FILE", "tls_cert_file", _FILE, None, "its certificate, for HTTPS"),
+    Setting("PROMETHEUS_TLS_KEY_FILE", "tls_key_file", _FILE, None, "the certificate's key"),
     Setting(
         "PROMETHEUS_TLS_CLIENT_CA_FILE",
         "tls_client_ca_file",
-        EXISTING_FILE,
+        _FILE,
         None,
         "who must have signed a caller's certificate; without it callers need none",
     ),

@@ -23,11 +23,11 @@ class Instance:
         """Lock everything that a daemon owns, all or nothing; makes its folders. Raises AlreadyRunning, or OSError."""
         database = settings.db_path.resolve()  # by whatever links it is reached
         try:
-            settings.spool_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            Path(settings.spool_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
             if settings.endpoint.startswith("ipc://"):
                 self.claim(Path(settings.endpoint.removeprefix("ipc://") + ".lock"), "socket")
             self.claim(database.with_name(database.name + ".lock"), "database")
-            self.claim(settings.spool_dir / "daemon.lock", "spool")
+            self.claim(Path(settings.spool_dir, "daemon.lock"), "spool")
         except BaseException:
             self.release()
             raise

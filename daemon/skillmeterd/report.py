@@ -23,7 +23,7 @@ def status(settings: DaemonSettings, vitals: Vitals) -> dict[str, Any]:
         "vitals": dataclasses.asdict(vitals),
         "ledger": counts,
         "database": {"path": str(settings.db_path), **database(settings.db_path)},
-        "spool": {"path": str(settings.spool_dir), **spool(settings.spool_dir)},
+        "spool": {"path": settings.spool_dir, **spool(Path(settings.spool_dir))},
     }
 
 

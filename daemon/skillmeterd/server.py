@@ -12,6 +12,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import zmq
@@ -110,9 +111,9 @@ class Server:
         started.callback(self._store.close)
         if self._store.replaced_corrupt is not None:
             self.vitals.incidents.append(f"the database was corrupt and is kept as {self._store.replaced_corrupt}")
-        self._quarantine = Quarantine(settings.spool_dir)
+        self._quarantine = Quarantine(Path(settings.spool_dir))
         self._bind(started)
-        self._orphans = Orphans(settings.spool_dir, self._store, self._quarantine)
+        self._orphans = Orphans(Path(settings.spool_dir), self._store, self._quarantine)
         started.callback(self._orphans.release)
         self._retention = Retention(self._store, settings.retention_days, time.time_ns)
         self._queries = Queries(settings.db_path)

@@ -35,7 +35,7 @@ def command(context: Context, paths: tuple[Path, ...], kind: str | None, check: 
     outcome = []
     for path in paths:
         if path.suffix == ".journal":
-            journals.check(path) if check else journals.hand_over(path, settings.spool_dir)
+            journals.check(path) if check else journals.hand_over(path, Path(settings.spool_dir))
             outcome.append({"file": str(path), "journal": True})
             continue
         chosen = kind or formats.format_of(path)

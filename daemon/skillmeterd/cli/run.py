@@ -36,6 +36,6 @@ def _ready(server: Server) -> None:
         "endpoint": server.endpoint,
         "http": server.http_url or "off",
         "database": str(settings.db_path),
-        "spool": str(settings.spool_dir),
+        "spool": settings.spool_dir,
     }
     log.info("ready", extra=places)

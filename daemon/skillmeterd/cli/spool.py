@@ -37,12 +37,13 @@ def command() -> None:
 def ls(context: Context, spool_dir: str | None, db_path: str | None, as_json: bool) -> None:
     """List journals, the oldest first: whether the owner lives, their age and size, and what is not stored yet."""
     settings = context.daemon_settings(db_path=db_path, spool_dir=spool_dir)
-    found = backlog.waiting(settings.spool_dir, settings.db_path)
-    headless, aside = backlog.headless(settings.spool_dir), backlog.set_aside(settings.spool_dir)
+    folder = Path(settings.spool_dir)
+    found = backlog.waiting(folder, settings.db_path)
+    headless, aside = backlog.headless(folder), backlog.set_aside(folder)
     if as_json:
         journals = [{**msgspec.structs.asdict(one), "pending": one.pending} for one in found]
         names = {"headless": [path.name for path in headless], "quarantine": [path.name for path in aside]}
-        print_json({"spool_dir": str(settings.spool_dir), "journals": journals, **names})
+        print_json({"spool_dir": settings.spool_dir, "journals": journals, **names})
         return
     print_table(JOURNALS, map(_row, found))
     for path in headless:
@@ -70,18 +71,19 @@ def drain(
     Exit 1 if any are left.
     """
     settings = context.daemon_settings(db_path=db_path, spool_dir=spool_dir)
+    folder = Path(settings.spool_dir)
     deadline_s = time.monotonic() + timeout_s
     instance = Instance()
     try:
         instance.claim_all(settings)
     except AlreadyRunning:
-        _wait(settings.spool_dir, deadline_s)
+        _wait(folder, deadline_s)
     else:
         try:
-            _take_over(settings.db_path, settings.spool_dir, deadline_s)
+            _take_over(settings.db_path, folder, deadline_s)
         finally:
             instance.release()
-    left = backlog.ended(settings.spool_dir)
+    left = backlog.ended(folder)
     click.echo(f"{left} journals of ended processes are left." if left else "Nothing of ended processes is left.")
     if left:
         ctx.exit(Failure.exit_code)
@@ -122,7 +124,7 @@ def repair_(context: Context, applied: bool, spool_dir: str | None, as_json: boo
     No event is stored twice by that: the database knows by the journal's name what it has of it. Nothing else in the
     quarantine is touched; its events are in the ledger as dropped.
     """
-    folder = context.client_settings(spool_dir=spool_dir).spool_dir
+    folder = Path(context.client_settings(spool_dir=spool_dir).spool_dir)
     found = repair.examine(folder)
     repaired = [one.file for one in found if applied and one.repairable and repair.repair(folder, one.file)]
     if as_json:

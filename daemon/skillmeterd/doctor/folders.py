@@ -20,10 +20,10 @@ def check(patient: Patient) -> Iterator[Finding]:
     settings = patient.settings
     if patient.socket is not None:
         yield from _folder("folders.runtime", patient.socket.parent, "ANALYTICS_RUNTIME_DIR")
-    yield from _folder("folders.spool", settings.spool_dir, "ANALYTICS_SPOOL_DIR")
+    yield from _folder("folders.spool", Path(settings.spool_dir), "ANALYTICS_SPOOL_DIR")
     yield from _folder("folders.database", settings.db_path.parent, "ANALYTICS_DB_PATH")
     yield from _private_files(settings.db_path)
-    yield from _journals(settings.spool_dir)
+    yield from _journals(Path(settings.spool_dir))
 
 
 def _folder(check: str, path: Path, setting: str) -> Iterator[Finding]:

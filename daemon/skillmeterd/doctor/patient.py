@@ -69,9 +69,9 @@ def _ask(patient: Patient) -> None:
 
 def _follow(patient: Patient, status: dict[str, Any]) -> None:
     settings = patient.settings
-    theirs: dict[str, tuple[str, Path | tuple[str, ...]]] = {
+    theirs: dict[str, tuple[str, Path | str | tuple[str, ...]]] = {
         "ANALYTICS_DB_PATH": ("db_path", Path(status["database"]["path"])),
-        "ANALYTICS_SPOOL_DIR": ("spool_dir", Path(status["spool"].get("path", settings.spool_dir))),
+        "ANALYTICS_SPOOL_DIR": ("spool_dir", str(status["spool"].get("path", settings.spool_dir))),
         "ANALYTICS_BACKEND": ("backends", tuple(status["backends"])),
         "ANALYTICS_METRIC_LABELS": ("metric_labels", tuple(status.get("metric_labels", settings.metric_labels))),
     }
@@ -81,5 +81,5 @@ def _follow(patient: Patient, status: dict[str, Any]) -> None:
     patient.settings = msgspec.structs.replace(settings, **dict(theirs.values()))
 
 
-def _text(value: Path | tuple[str, ...]) -> str:
+def _text(value: Path | str | tuple[str, ...]) -> str:
     return ",".join(value) if isinstance(value, tuple) else str(value)

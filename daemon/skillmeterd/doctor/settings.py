@@ -58,6 +58,6 @@ def _secret_files(patient: Patient) -> set[Path]:
     for row in secrets:
         if patient.env.get(f"{row.name}_FILE"):
             files.add(Path(os.path.expanduser(patient.env[f"{row.name}_FILE"])))
-        if settings.config_path is not None and settings.sources[row.name] == str(settings.config_path):
-            files.add(settings.config_path)
+        if settings.config_path is not None and settings.sources[row.name] == settings.config_path:
+            files.add(Path(settings.config_path))
     return files

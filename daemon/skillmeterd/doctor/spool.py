@@ -18,7 +18,7 @@ DRAIN: Final = "start the daemon, or `skillmeter spool drain`"
 
 def check(patient: Patient) -> Iterator[Finding]:
     """Findings `spool.*`."""
-    folder = patient.settings.spool_dir
+    folder = Path(patient.settings.spool_dir)
     yield from _room(folder, patient.settings.spool_max_bytes)
     if not folder.is_dir():
         return

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from skillmeter._version import __version__
@@ -67,7 +68,7 @@ def _ingest(vitals: Vitals) -> list[Family]:
 
 
 def _files(settings: DaemonSettings, vitals: Vitals) -> list[Family]:
-    spool, database = report.spool(settings.spool_dir), report.database(settings.db_path)
+    spool, database = report.spool(Path(settings.spool_dir)), report.database(settings.db_path)
     return [
         _gauge("spool_journals", "Journals in the spool.", spool["journals"]),
         _gauge("spool_bytes", "Disk space that journals take: what clients still keep.", spool["bytes"]),
