@@ -209,11 +209,14 @@ def test_a_failure_makes_the_next_export_a_full_one(db: Database, start: Make) -
     with Receiver() as receiver:
         sink = start(receiver, OTLP_PUSH_INTERVAL="0.1")
         assert sink.push()
-        receiver.then(Answer(400))
-        wait_until(lambda: sink.status()["failures"])
         seen = len(receiver.metrics())
-        wait_until(lambda: len(receiver.metrics()) > seen)
-        assert len([key for key in series(receiver.metrics()[seen:]) if key[0] == EXECUTIONS]) == 3
+        receiver.then(Answer(400))
+
+        def skills() -> list[int]:
+            return [sum(name == EXECUTIONS for name, _ in series([one])) for one in receiver.metrics()[seen:]]
+
+        wait_until(lambda: 3 in skills())
+        assert sink.status()["failures"] == 1
 
 
 def test_what_is_acknowledged_is_the_totals_of_one_commit(db: Database, start: Make) -> None:
