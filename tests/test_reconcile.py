@@ -190,8 +190,20 @@ def test_a_series_that_one_side_lacks(db: Database) -> None:
     more = "\n".join([*lines, 'toolweaver_skill_health_score{skill_id="x"} 5', ""])
     (missing,) = compared(db.path, gone)["metrics"].differences
     (unknown,) = compared(db.path, more)["metrics"].differences
-    assert (missing.here, missing.there) == (3 + 4 + 5 + 3, -1)
+    assert (missing.here, missing.there) == (3 + 4 + 5 + 3, None)
     assert (unknown.here, unknown.there) == (None, 5)
+
+
+def test_a_skill_that_a_page_leaves_out(db: Database) -> None:
+    """All its series are missing, whether there is an overflow that they might be in or not."""
+    fill(db)
+    whole = [line for line in scrape(db).split("\n") if 'skill_id="c,d"' not in line]
+    found = compared(db.path, "\n".join(whole))["metrics"].differences
+    assert found
+    assert all(difference.there is None and "c,d" in difference.series for difference in found)
+    page = scrape(db, ANALYTICS_MAX_SERIES="2").split("\n")
+    over = compared(db.path, "\n".join(line for line in page if 'org_id="o1"' not in line))["metrics"].differences
+    assert over[0].series == 'toolweaver_skill_executions_total{overflow="true"}'
 
 
 @pytest.mark.parametrize("page", ["", "no metrics at all", 'x{a="b"} many'])
@@ -243,6 +255,7 @@ def test_a_whole_day_is_exact_also_after_retention(tmp_path: Path) -> None:
             now_ns[0] = day * DAY_NS + 5
             database.execute("a", 10, timestamp=now_ns[0] / 1e9)
         database.execute("a", 3, timestamp=(111 + 50) * DAY_NS / 1e9)  # a clock that is ahead
+        database.execute("a", 3, timestamp=102 * DAY_NS / 1e9)  # and events that come late
         database.store.delete_events(104, 1000)
         assert verdicts(database.path)["events"] == "equal"
         alter(database.path, "UPDATE pair_daily SET executions = executions + 1 WHERE day = 107")

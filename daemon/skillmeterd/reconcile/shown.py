@@ -16,6 +16,8 @@ _LABEL: Final = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)",?', re
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 
 Table = dict[Labels, list[float]]
+MISSING: Final = -1.0
+"""In the place of a number that is not shown; no number is negative."""
 
 
 @dataclass(slots=True)
@@ -70,9 +72,9 @@ def _unescape(match: "re.Match[str]") -> str:
 
 
 def _side_by_side(samples: dict[str, dict[Labels, float]], names: list[str]) -> Table:
-    """A number of each metric; a series that one lacks is -1 there, which no count is."""
+    """A number of each metric, or MISSING."""
     every = dict.fromkeys(labels for name in names for labels in samples[name])
-    return {labels: [samples[name].get(labels, -1) for name in names] for labels in every}
+    return {labels: [samples[name].get(labels, MISSING) for name in names] for labels in every}
 
 
 def _with_buckets(samples: dict[str, dict[Labels, float]], name: str) -> Table:

@@ -14,7 +14,7 @@ from ..sinks.totals import EXECUTIONS, FAILURES, HEALTH, LATENCY, RATING, RATING
 from .books import last_event_id
 from .comparison import Comparison, Name, Tally, series, unknown
 from .history import Labels, Since, extend, first_id, labels_of, without_user
-from .shown import OVERFLOW, Shown, Table
+from .shown import MISSING, OVERFLOW, Shown, Table
 
 SNAPSHOT_S: Final = 60.0
 SINCE_S: Final = 60.0
@@ -113,7 +113,8 @@ def _numbers(
         if here is not None and there is not None and name == _LATENCY_NAMES[_SUM_AT]:
             tally.sums(known_as, here[at], there[at], scale=here[-1])
         else:
-            tally.counts(known_as, None if here is None else here[at], None if there is None else there[at])
+            found = None if there is None or there[at] == MISSING else there[at]
+            tally.counts(known_as, None if here is None else here[at], found)
 
 
 def _hold_health(tally: Tally, here: Table, there: Table, since: Since) -> None:
