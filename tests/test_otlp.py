@@ -488,6 +488,22 @@ def test_another_database_in_its_place_is_forwarded_from_its_first_event(db: Dat
         assert sink.status()["logs"]["restarts"] == 2
 
 
+def test_an_upgrade_that_migrates_the_database_sends_nothing_twice(db: Database, start: Make) -> None:
+    """It is the same database: the cursor's event is in it under its number."""
+    db.execute("a", 5)
+    with Receiver() as receiver:
+        sink = start(receiver, OTLP_LOGS="1")
+        assert sink.push()
+        with contextlib.closing(sqlite3.connect(db.path, isolation_level=None)) as migration:
+            migration.execute("UPDATE schema_version SET version = version + 1, migrated_ns = migrated_ns + 1000")
+        db.execute("a", 2)
+        assert sink.push()
+        assert sink.push()
+        assert max(forwarded(receiver).values()) == 1
+        assert forwarded(receiver) == stored(db)
+        assert sink.status()["logs"]["restarts"] == 0
+
+
 def test_large_records_go_in_smaller_requests(db: Database, start: Make) -> None:
     """Receivers take 4 MiB, as a rule."""
     db.execute("a", otlp_logs.BATCH, attributes={"text": "x" * 8000})

@@ -151,22 +151,20 @@ class Forwarder:
         cursor = self._state.cursor()
         if cursor is None:
             return Cursor(database)
-        if cursor.database != database or cursor.event_log_id > end or _is_other(db, cursor):
+        event = _event_at(db, cursor.event_log_id)
+        if event is not None and event == cursor.event:
+            cursor.database = database  # the same one, whatever it is stamped with: a migration does that anew
+        elif cursor.database != database or cursor.event_log_id > end or None not in (event, cursor.event):
             log.warning("another database is in place: its events are forwarded from the first one")
             cursor.database, cursor.event_log_id, cursor.event = database, 0, None
             cursor.restarts += 1
         return cursor
 
 
-def _is_other(db: sqlite3.Connection, cursor: Cursor) -> bool:
-    """Whether the cursor's event is there under its number, and is another: a backup was restored and has gone on."""
-    there = read(db, cursor.event_log_id - 1, 1)
-    return (
-        cursor.event is not None
-        and bool(there)
-        and there[0].no == cursor.event_log_id
-        and there[0].event_id != cursor.event
-    )
+def _event_at(db: sqlite3.Connection, number: int) -> str | None:
+    """The identity of the event under a number. Another than the cursor's: a backup was restored and has gone on."""
+    there = read(db, number - 1, 1)
+    return there[0].event_id if there and there[0].no == number else None
 
 
 def _last_id(db: sqlite3.Connection) -> int:

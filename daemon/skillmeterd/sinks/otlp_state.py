@@ -82,7 +82,7 @@ class Cursor:
     """How far forwarding got, and what it came to."""
 
     database: int
-    """When the database was made, which tells it from another in its place."""
+    """Its stamp, when its schema was last changed: another may tell of another database in its place."""
     event_log_id: int = 0
     event: str | None = None
     forwarded: int = 0
