@@ -36,18 +36,19 @@ METHODS = {
     "huge": lambda _: "x" * wire.MAX_MESSAGE_BYTES,
     "large": lambda _: "x" * (wire.MAX_MESSAGE_BYTES - 100),
 }
+SLOW = {"slow": lambda _: gate.wait(30)}
 
 
 @pytest.fixture
 def answers() -> Iterator[Answers]:
     """A running thread."""
     gate.clear()
-    answers = Answers(METHODS, lambda: None, quick={"quick": lambda _: 1, "bad": fail(KeyError("x"))})
+    answers = Answers(METHODS, lambda: None, quick={"quick": lambda _: 1, "bad": fail(KeyError("x"))}, slow=SLOW)
     answers.start()
     yield answers
     gate.set()
     answers.stop()
-    assert not answers._thread.is_alive()
+    assert not answers.is_running
 
 
 def ask(answers: Answers, method: str, **params: Any) -> wire.Response:
@@ -101,6 +102,15 @@ def test_a_quick_question_does_not_wait(answers: Answers) -> None:
     assert ask(answers, "quick") == wire.Response(7, 1)
 
 
+def test_a_slow_question_holds_up_no_other(answers: Answers) -> None:
+    """While one waits for the network, all others are answered; it is, too, in the end."""
+    answers.submit(b"me", wire.Request(1, "slow"))
+    assert ask(answers, "echo") == wire.Response(7, {})
+    gate.set()
+    ((_, frames),) = wait_until(answers.finished)
+    assert response(frames) == wire.Response(1, True)
+
+
 def test_more_questions_than_can_wait_are_told_so(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
     """At once: nobody is left without an answer, and nothing grows."""
     for number in range(module.MAX_WAITING + 20):
@@ -117,7 +127,7 @@ def test_more_questions_than_can_wait_are_told_so(answers: Answers, monkeypatch:
 def test_stopping_does_not_wait_for_those_in_the_queue() -> None:
     """Only the question that is being answered is finished; stopping twice, or before the start, is fine."""
     gate.clear()
-    answers = Answers(METHODS, lambda: None, quick={})
+    answers = Answers(METHODS, lambda: None, quick={}, slow=SLOW)
     answers.stop()
     answers.start()
     for number in range(module.MAX_WAITING + 1):
@@ -127,4 +137,4 @@ def test_stopping_does_not_wait_for_those_in_the_queue() -> None:
     gate.set()
     stopping.join(20)
     answers.stop()
-    assert not answers._thread.is_alive()
+    assert not answers.is_running

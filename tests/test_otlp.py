@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ from .otlp_receiver import (
     series,
     value,
 )
-from .support import query, wait_until
+from .support import DaemonProcess, query, run_client, wait_until
 
 EXECUTIONS = "toolweaver_skill_executions"
 TOKEN = "glc_s3cr3t"
@@ -540,3 +541,35 @@ def test_retries_are_bounded_in_the_sink_too(db: Database, start: Make) -> None:
         sink = start(receiver)
         wait_until(lambda: sink.status()["failures"])
         assert len(receiver.posted) == ATTEMPTS
+
+
+# push(), asked of a real daemon.
+
+
+def test_push_is_true_only_when_the_receiver_has_it(tmp_path: Path) -> None:
+    """It says no when the receiver refuses; and while one hangs, queries are answered, and so is health."""
+    with Receiver() as receiver:
+        env = {
+            "ANALYTICS_BACKEND": "otlp,prometheus",
+            "PROMETHEUS_ENABLED": "1",
+            "PROMETHEUS_PORT": "0",
+            "OTLP_PUSH_INTERVAL": "86400",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
+        }
+        with DaemonProcess(tmp_path, env=env) as daemon:
+            wait_until(lambda: daemon.ask("health")["sinks"]["otlp"])
+            run_client("record('a'); assert client.flush(60)", daemon.env)
+            assert daemon.ask("push")["sinks"] == {"sqlite": True, "otlp": True, "prometheus": True}
+            assert value(receiver.metrics(), "toolweaver_skill_executions", skill_id="parse_json", org_id="o1") == 1
+            receiver.then(Answer(400, body=b"no"))
+            assert daemon.ask("push")["sinks"] == {"sqlite": True, "otlp": False, "prometheus": True}
+            assert not daemon.ask("health")["sinks"]["otlp"]
+            receiver.then(receiver.hang())
+            posts = len(receiver.posted)
+            with ThreadPoolExecutor(1) as pool:
+                pushed = pool.submit(daemon.ask, "push", timeout_s=60)
+                wait_until(lambda: len(receiver.posted) > posts)
+                assert daemon.ask("leaderboard")[0]["skill_id"] == "parse_json"
+                assert not pushed.done()
+                receiver.released.set()  # what hangs is cut off, and the next attempt is answered
+                assert pushed.result()["sinks"]["otlp"]

@@ -409,7 +409,7 @@ def test_a_wake_ends_the_wait(bench: Bench) -> None:
 
 def asked(bench: Bench, **methods: Any) -> Answers:
     """A thread that answers for this receiver."""
-    answers = Answers(methods, bench.receiver.wake, quick={"health": lambda _: {"ready": True}})
+    answers = Answers(methods, bench.receiver.wake, quick={"health": lambda _: {"ready": True}}, slow={})
     bench.receiver.answers = answers
     answers.start()
     return answers

@@ -119,9 +119,10 @@ class Server:
         self._queries = Queries(settings.db_path)
         started.callback(self._queries.close)
         self._answers = Answers(
-            {"status": self._status, "push": self._push, **self._queries.methods()},
+            {"status": self._status, **self._queries.methods()},
             self._receiver.wake,
             quick={"health": self._health, "cleanup": self._retention.cleanup},
+            slow={"push": self._push},
         )
         self._receiver.answers = self._answers
         self._answers.start()
@@ -260,10 +261,13 @@ class Server:
         return {"ready": not problem, "sinks": {"sqlite": not problem, **self._healthy()}, "problem": problem}
 
     def _healthy(self) -> dict[str, bool]:
-        healthy = self._sinks.healthy()
-        if "prometheus" in healthy and not (self._http and self._http.is_serving):
-            healthy["prometheus"] = False
-        return healthy
+        return self._as_served(self._sinks.healthy())
+
+    def _as_served(self, works: dict[str, bool]) -> dict[str, bool]:
+        """The same, but what nobody can scrape does not work."""
+        if "prometheus" in works and not (self._http and self._http.is_serving):
+            works["prometheus"] = False
+        return works
 
     def _problem(self) -> str:
         """Why nothing can be committed, or an empty text."""
@@ -282,7 +286,7 @@ class Server:
         return f"serving; {vitals.events:,} events in {vitals.commits:,} commits since the start"
 
     def _push(self, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - takes none
-        return {"sinks": {"sqlite": self.vitals.ready, **self._sinks.push()}}
+        return {"sinks": {"sqlite": self.vitals.ready, **self._as_served(self._sinks.push())}}
 
     def _status(self, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - takes none
         return {

@@ -4,6 +4,7 @@ import importlib
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Self
 
 from ..config import DaemonSettings
@@ -49,8 +50,13 @@ class Sinks:
                 log.exception("a sink failed to stop", extra={"sink": sink.name})
 
     def push(self) -> dict[str, bool]:
-        """Have each export now; whether it has."""
-        return {sink.name: sink.push() for sink in self.all}
+        """Have all export now, side by side: who hangs does not hold up the others. Whether each has."""
+        if not self.all:
+            return {}
+        with ThreadPoolExecutor(len(self.all), "push") as pool:
+            return dict(
+                zip([sink.name for sink in self.all], pool.map(lambda sink: sink.push(), self.all), strict=True)
+            )
 
     def healthy(self) -> dict[str, bool]:
         """Whether each works, as far as is known."""

@@ -12,7 +12,7 @@ from .sink import Progress
 log = logging.getLogger(__name__)
 
 JITTER: Final = 0.1  # of the interval, so that a fleet started together does not push together
-PUSH_WAIT_S: Final = 60.0  # an export with all its retries takes less, unless the receiver hangs each time
+PUSH_WAIT_S: Final = 50.0  # less than a client waits for the answer, more than an export with all its retries takes
 
 
 class Periodic:
