@@ -30,6 +30,7 @@ from .vitals import Vitals
 log = logging.getLogger(__name__)
 
 HWM_MESSAGES: Final = 4  # per client: half a MiB of batches at most wait in memory for each
+UNREAD_MESSAGES: Final = 16  # per client: acknowledgements of twice its window; an answer may have megabytes
 MAX_SOCKETS: Final = 8192
 MAX_MESSAGES: Final = 1024  # in one group: many small or bad ones must not keep the others from being committed
 RETRY_S: Final = 0.5  # between tries of a group that could not be committed
@@ -56,7 +57,7 @@ class Receiver:
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RCVHWM, HWM_MESSAGES)
-        self._socket.setsockopt(zmq.SNDHWM, 1000)  # acknowledgements are small
+        self._socket.setsockopt(zmq.SNDHWM, UNREAD_MESSAGES)
         self._socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES)
         self._socket.setsockopt(zmq.BACKLOG, 1024)
         self._gate = None if keys is None else Gate(self._socket, keys)

@@ -34,6 +34,7 @@ def dealers(daemon: DaemonProcess, count: int) -> Iterator[list[Any]]:
             for one in sockets:
                 one.setsockopt(zmq.LINGER, 0)
                 one.setsockopt(zmq.SNDHWM, 2)
+                one.setsockopt(zmq.RCVHWM, 1)  # what it does not read stays with the daemon
                 one.connect(daemon.endpoint)
             yield sockets
         finally:
@@ -74,6 +75,25 @@ def test_a_flood_is_refused_and_holds_up_nobody(tmp_path: Path) -> None:
         stored = run_client(RECORD_AND_FLUSH, daemon.env, "b")
         daemon.wait_drained()
         assert_exactly([*out.decode().split(), *stored], daemon.db_path)
+
+
+def test_answers_that_nobody_reads_do_not_pile_up(tmp_path: Path) -> None:
+    """A connection that asks for long answers and reads none costs a few of them; others are served."""
+    name = "x" * 250
+    record = f"[client.record_skill_execution(f'{{n:05}}{name}', True, 1.0) for n in range(1000)]; client.flush(50)"
+    with DaemonProcess(tmp_path) as daemon, dealers(daemon, 1) as (deaf,):
+        run_client(record, daemon.env)
+        question = wire.encode(wire.Request(1, "leaderboard", {"limit": 1000}))
+        answer = wire.encode(wire.Response(1, daemon.ask("leaderboard", {"limit": 1000})))
+        before = daemon.peak_bytes()
+        for _ in range(150):
+            assert deaf.poll(60_000, zmq.POLLOUT)
+            deaf.send_multipart(question)
+            daemon.ask("status")  # is answered after it, by the same thread
+        assert 150 * len(answer[1]) > 64 * MIB
+        assert daemon.peak_bytes() - before < 32 * MIB
+        recorded = run_client(RECORD_AND_FLUSH, daemon.env, "a")
+        assert len(recorded) == 200
 
 
 def test_bytes_that_are_no_zeromq_are_none_of_our_business(tmp_path: Path) -> None:
