@@ -33,8 +33,10 @@ format: $(DEV) ## put the code into ruff's layout
 bench: $(DEV) ## measure: every script in bench/
 	@set -e; for script in bench/*.py; do echo "==> $$script"; $(BIN)/python "$$script"; done
 
-chaos: $(DEV) ## random kills for minutes, then every row compared
+chaos: $(DEV) ## random kills, interruptions and full disks for half an hour, and the guarantees at a larger scale
 	@$(BIN)/python -m pytest -m chaos --timeout 3600
+	@SKILLMETER_TEST_SCALE=5 $(BIN)/python -m pytest --timeout 3600 tests/guarantees/test_spool.py tests/guarantees/test_storm.py \
+	  tests/guarantees/test_interruptions.py tests/guarantees/test_processes.py tests/guarantees/test_client_kills.py
 
 clean: ## remove .venv and what tools left behind
 	rm -rf .venv dist build .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -41,7 +41,7 @@ def live(number):
         os.environ["SKILLMETER_FAULTS"] = dice
         os.environ["SKILLMETER_FAULTS_SEED"] = str(chance.random())
         importlib.reload(faults)
-    client = create_analytics_client()
+    client = create_analytics_client(durability=chance.choice(["process", "process", "process", "fsync"]))
 
     def record(life, thread, calls, pause_s):
         told = os.open(f"{folder}/{life}-{thread}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -123,12 +123,21 @@ class Outcome:
 class Chaos:
     """One run: `run` for a while, then `settle` and compare."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        *,
+        daemon_folder: Path | None = None,
+        reasons: frozenset[str] = frozenset(("unfinished",)),
+    ) -> None:
+        """`reasons` are those for which an event may be dropped."""
         self.outcome = Outcome(seed)
         self._told = folder / "told"
         self._told.mkdir()
         self._random = random.Random(seed)
-        self._daemon = DaemonProcess(folder, started=False)
+        self._reasons = reasons
+        self._daemon = DaemonProcess(daemon_folder or folder, started=False)
 
     def run(self, seconds: float) -> Outcome:
         """Chaos for so long, then order. Raises AssertionError for the first event that is not where it belongs."""
@@ -167,8 +176,10 @@ class Chaos:
                 if paused:
                     daemon.resume()
                     paused = False
-                elif self._random.random() < 0.5:
+                elif (chance := self._random.random()) < 0.4:
                     daemon.kill()
+                elif chance < 0.5:
+                    os.kill(daemon.pid, signal.SIGTERM)
                 else:
                     paused = True
                     os.kill(daemon.pid, signal.SIGSTOP)
@@ -185,7 +196,7 @@ class Chaos:
         assert_exactly(recorded, daemon.db_path, perhaps=perhaps)
         counts = ledger(daemon.db_path)
         assert counts["pending"] == 0
-        assert counts["dropped"] == counts["dropped.unfinished"]
+        assert counts["dropped"] == sum(counts[f"dropped.{reason}"] for reason in self._reasons)
         assert not (daemon.spool_dir / "quarantine").exists()
         assert daemon.stop() == 0
 

@@ -26,7 +26,7 @@ from skillmeter.settings import ClientSettings
 SCALE: Final = int(os.environ.get("SKILLMETER_TEST_SCALE", "1"))
 """How much larger the tests that kill and fork at random are: 1 in `make test`, more in `make chaos`."""
 
-WAIT_S: Final = 60.0  # how long a condition that comes within a second on an idle machine may take on a busy one
+WAIT_S: Final = 60.0 * SCALE  # how long what takes a second on an idle machine may take on a busy one
 POLL_S: Final = 0.01
 
 FORKS_KNOWINGLY: Final = ("-W", "ignore:This process:DeprecationWarning")

@@ -4,6 +4,7 @@ It keeps at most WINDOW_BYTES unacknowledged. What it sent and what was acknowle
 socket or a rewind just moves the first back. It sleeps when all is acknowledged, and while no daemon is there.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -105,14 +106,14 @@ class Shipper:
         """Run until the socket has to be replaced; wait a while after an error that may pass."""
         try:
             zmq = load_zmq()
-            log = logger()  # imported while there are descriptors for that
         except OSError:
             self._wait_without_zmq(RETRY_S)
             return
         try:
             ship()
         except (OSError, zmq.ZMQError) as error:
-            log.debug("shipping is interrupted: %s", error)
+            with contextlib.suppress(OSError, ImportError):  # which is imported for this, perhaps without descriptors
+                logger().debug("shipping is interrupted: %s", error)
             self._wait_without_zmq(RETRY_S)
         except SkillmeterError:
             if not self._stopping:

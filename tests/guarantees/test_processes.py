@@ -14,6 +14,7 @@ import pytest
 
 from tests.support import (
     PRELUDE,
+    SCALE,
     DaemonProcess,
     assert_exactly,
     complete_lines,
@@ -172,7 +173,7 @@ def test_close_leaves_no_descriptor_no_thread_and_no_journal(tmp_path: Path) -> 
 def test_short_processes_leave_an_empty_spool(tmp_path: Path) -> None:
     """Processes that record once and end, one after the other and in parallel."""
     script = """
-    for batch in range(20):
+    for batch in range(int(sys.argv[1])):
         pids = []
         for number in range(25):
             pid = os.fork()
@@ -183,8 +184,8 @@ def test_short_processes_leave_an_empty_spool(tmp_path: Path) -> None:
         for pid in pids: os.waitpid(pid, 0)
     """
     with DaemonProcess(tmp_path) as daemon:
-        recorded = run_client(script, daemon.env)
-        assert len(recorded) == 500
+        recorded = run_client(script, daemon.env, 20 * SCALE)
+        assert len(recorded) == 500 * SCALE
         daemon.wait_drained()
         assert_exactly(recorded, daemon.db_path)
         assert not journals(daemon.spool_dir)
