@@ -7,18 +7,22 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import zmq
 
+from skillmeter import wire
 from skillmeter.events import REJECT_REASONS
 from skillmeter.records import LEDGER
 from skillmeterd import doctor
 from skillmeterd.config import DaemonSettings
 from skillmeterd.doctor.ledger import ADVICE
+from skillmeterd.doctor.sinks import fetch
 
 from .journals import event, flip, write_journal
 from .otlp_receiver import Answer, Receiver
@@ -387,6 +391,46 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         found = findings(home_env(tmp_path, PROMETHEUS_PORT=port))["http.listener"]
     assert found.state == "fail"
     assert port in found.what
+
+
+def test_a_listener_that_never_ends_its_answer() -> None:
+    """The doctor's patience has an end, however slowly something comes."""
+    ended = threading.Event()
+
+    def trickle(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+            while not ended.wait(0.02):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=trickle, args=(listening,))
+        thread.start()
+        with pytest.raises(TimeoutError):
+            fetch(f"http://127.0.0.1:{listening.getsockname()[1]}", "/healthz", 0.3)
+        ended.set()
+        thread.join()
+
+
+def test_a_daemon_that_speaks_another_protocol(tmp_path: Path) -> None:
+    """It listens and refuses: its words, and what to do."""
+    with DaemonProcess(tmp_path, started=False) as daemon, contextlib.ExitStack() as stack:
+        context = stack.enter_context(zmq.Context())
+        router = stack.enter_context(context.socket(zmq.ROUTER))
+        router.bind(daemon.endpoint)
+
+        def refuse() -> None:
+            identity, *_ = router.recv_multipart()
+            router.send_multipart([identity, *wire.encode(wire.Refusal("this daemon speaks SKM9"))])
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        found = findings(daemon.env)
+        thread.join()
+    assert found["socket.file"].state == "ok"
+    assert "refuses: this daemon speaks SKM9" in found["daemon.answers"].what
+    assert "another protocol" in found["daemon.answers"].advice
 
 
 def test_credentials_that_go_unencrypted(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from skillmeter.errors import ConfigError
 from skillmeterd.rows import DAY_NS
@@ -181,6 +182,27 @@ def test_ten_thousand_series_go_in_bounded_requests(db: Database, start: Make) -
     names = Counter(name for name, _ in series(requests))
     assert [names[f"toolweaver_skill_{name}"] for name in ("executions", "success", "failures")] == [2000] * 3
     assert names["toolweaver_skill_latency_milliseconds"] == 2000
+
+
+def test_a_request_that_is_refused_keeps_no_other_from_being_sent(db: Database, start: Make) -> None:
+    """One series that a receiver does not like must not starve those that come after it, nor the daemon's own."""
+    db.execute("disliked")
+    db.commit(*(db.execution(f"s{number}") for number in range(2500)))
+
+    def script(post: Posted) -> Answer:
+        return Answer(400, body=b"label too long") if b"disliked" in post.body else OK
+
+    with Receiver(script=script) as receiver:
+        sink = start(receiver)
+        assert not sink.push()
+        assert "label too long" in sink.status()["problem"]
+        taken = [ExportMetricsServiceRequest.FromString(post.body) for post in receiver.posted if script(post) is OK]
+        assert value(taken, EXECUTIONS, skill_id="s1500") == 1
+        assert value(taken, "skillmeter_attempted_events") == 2501
+        receiver.posted.clear()
+        assert not sink.push()
+        bodies = [post.body for post in receiver.posted]
+        assert len(set(bodies)) == len(bodies), "what was refused was sent again as it was"
 
 
 def test_between_full_exports_only_what_changed_is_sent(db: Database, start: Make) -> None:

@@ -9,6 +9,7 @@ from .finding import Finding, fail, ok, warn
 from .patient import Patient
 from .sinks import fetch
 
+SCRAPE_S: Final = 30.0  # of 10,000 series a scrape takes half a second
 SHOWN: Final = 3  # differences in a line for people; programs get more
 
 WHAT: Final = {
@@ -31,7 +32,7 @@ def compare(patient: Patient, advance: Advance) -> Iterator[Comparison]:
     """Every comparison of this patient's files and views."""
     settings, status = patient.settings, patient.status
     serves = status is not None and status["http"] is not None and "prometheus" in settings.backends
-    metrics = (lambda: fetch(status["http"], "/metrics")) if status is not None and serves else None
+    metrics = (lambda: fetch(status["http"], "/metrics", SCRAPE_S)) if status is not None and serves else None
     return reconcile(settings.db_path, settings.metric_labels, metrics, advance)
 
 

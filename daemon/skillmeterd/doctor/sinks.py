@@ -6,17 +6,18 @@ import ssl
 import time
 from collections.abc import Iterator
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from skillmeter.errors import ConfigError
 
 from ..errors import CannotListen
+from ..outgoing import Outgoing
 from ..sinks.group import EXTRAS
 from ..sinks.otlp_target import resolve_all
 from .finding import Finding, fail, ok, warn
 from .patient import Patient
 
 HTTP_S: Final = 3.0
+MAX_PAGE_BYTES: Final = 256 * 1024 * 1024  # of /metrics: half a million series
 MODULES: Final = {"otlp": "opentelemetry.proto", "prometheus": "uvicorn", "wandb": "wandb"}
 CURES: Final = {
     "otlp": "docs/otlp.md, Trouble, has the cure for each kind of failure",
@@ -34,23 +35,19 @@ def check(patient: Patient) -> Iterator[Finding]:
     yield from _open_credentials(patient)
 
 
-def fetch(url: str, path: str) -> tuple[int, bytes]:
-    """A GET of the daemon's own listener: status and body. Raises OSError or http.client.HTTPException."""
-    parts = urlsplit(url)
-    connection: http.client.HTTPConnection
-    if parts.scheme == "https":
-        context = ssl.create_default_context()
-        context.check_hostname = False  # it is asked at an address; nothing secret is sent to it
-        context.verify_mode = ssl.CERT_NONE
-        connection = http.client.HTTPSConnection(parts.netloc, timeout=HTTP_S, context=context)
-    else:
-        connection = http.client.HTTPConnection(parts.netloc, timeout=HTTP_S)
+def fetch(url: str, path: str, timeout_s: float = HTTP_S) -> tuple[int, bytes]:
+    """A GET of the daemon's own listener, within the time: status and body. Raises OSError or HTTPException."""
+    tls = None
+    if url.startswith("https:"):
+        tls = ssl.create_default_context()
+        tls.check_hostname = False  # it is asked at an address; nothing secret is sent to it
+        tls.verify_mode = ssl.CERT_NONE
+    outgoing = Outgoing(url, timeout_s, max_answer_bytes=MAX_PAGE_BYTES, tls=tls)
     try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return response.status, response.read()
+        answer = outgoing.request("GET", path, {})
     finally:
-        connection.close()
+        outgoing.close()
+    return answer.status, answer.body
 
 
 def _http(patient: Patient) -> Iterator[Finding]:

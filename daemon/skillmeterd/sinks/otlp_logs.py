@@ -21,7 +21,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from ..database import open_reader
 from .otlp_events import Event, encode, read, refusal
 from .otlp_state import Cursor, Refused, State
-from .otlp_transport import Delivery, Kind, Transport
+from .otlp_transport import REFUSED, Delivery, Transport
 from .sink import Progress
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,6 @@ BATCH: Final = 500  # records: about 200 kB as a rule
 MAX_BODY_BYTES: Final = 2 * 1024 * 1024  # receivers usually take 4 MiB; events with long attributes go in smaller parts
 MAX_HALVINGS: Final = 40  # for a batch: finds two bad records of 500; a receiver that refuses all ends it too
 SHOWN: Final = 10
-
-_REFUSED: Final[frozenset[Kind]] = frozenset(("rejected", "too_large"))  # because of what is in the request
 
 
 class Forwarder:
@@ -123,7 +121,7 @@ class Forwarder:
             delivery = self._transport.deliver(body)
             if delivery.delivered:
                 refused += self._refused_in_part(part, body, delivery.body)
-            elif delivery.kind not in _REFUSED:
+            elif delivery.kind not in REFUSED:
                 return refused, delivery
             elif len(part) > 1 and halvings < MAX_HALVINGS:
                 halvings += 1

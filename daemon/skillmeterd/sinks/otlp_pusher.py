@@ -11,7 +11,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from .families import Family, Histogram
 from .otlp_metrics import FULL_EVERY_S, Sent, pieces, refusal, rows
 from .otlp_state import Acknowledged, State
-from .otlp_transport import Transport
+from .otlp_transport import REFUSED, Transport
 from .sink import Progress
 from .source import Source
 from .totals import Totals
@@ -80,7 +80,7 @@ class MetricsPusher:
             log.warning("cannot note what the receiver has", extra={"problem": str(error)})
 
     def _push(self, skills: list[Family], own: list[Family]) -> str:
-        """What went wrong, or nothing. After a partial success it goes on: the other points may be fine."""
+        """What went wrong, or nothing. After a refusal of points it goes on: the others may be fine."""
         now_s = time.monotonic()
         full = self.full_wanted or now_s >= self._full_at_s
         if full:
@@ -91,10 +91,13 @@ class MetricsPusher:
         # The few of its own are always sent: an export that sends nothing would show nothing of the receiver.
         for piece in pieces([*changed, *rows(own)], self._resource, time.time_ns()):
             delivery = self._transport.deliver(piece.body)
-            if not delivery.delivered:
+            if delivery.delivered:
+                self._sent.add(piece.rows)
+                problem = self._partial_problem(delivery.body) or problem
+            elif delivery.kind in REFUSED:
+                problem = delivery.problem
+            else:
                 return delivery.problem
-            self._sent.add(piece.rows)
-            problem = self._partial_problem(delivery.body) or problem
         if full and not problem:
             self._full_at_s = now_s + FULL_EVERY_S
         return problem

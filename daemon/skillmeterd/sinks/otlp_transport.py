@@ -46,6 +46,8 @@ Kind = Literal[
     "partial",  # delivered, and some of it refused: counted by who reads the answer
 ]
 RETRIED: Final[frozenset[Kind]] = frozenset(("unreachable", "timeout", "throttled", "unavailable"))
+REFUSED: Final[frozenset[Kind]] = frozenset(("rejected", "too_large"))
+"""Because of what is in the request: another one may be taken."""
 _BY_STATUS: Final[dict[int, Kind]] = {
     401: "unauthorized",
     403: "unauthorized",
