@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from skillmeter.errors import QueryError
 from skillmeter.events import Event, Execution
-from skillmeterd.queries import recent
+from skillmeterd.queries import detail, recent
 from skillmeterd.queries.formulas import wilson
 from skillmeterd.rows import DAY_NS
 
@@ -117,6 +117,11 @@ class TestTimelines:
             runs = runs_of(events, None, org, max(first_of(days), TODAY - 365))
             shown = [run for run in runs if run.recorded_at_ns // DAY_NS <= TODAY]
             assert (sum(found.executions), sum(found.failures)) == (len(shown), failures(shown))
+            first = int(at_s(found.start)) // 86_400
+            by_day = Counter((run.skill_id, run.recorded_at_ns // DAY_NS) for run in shown)
+            assert {skill.skill_id: skill.executions for skill in found.skills} == {
+                name: [by_day[name, day] for day in range(first, TODAY + 1)] for name, _ in by_day
+            }
 
     def test_a_look_that_ends_too_early_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """With more events today than are looked at, the answer holds the newest and says that it is not complete."""
@@ -189,7 +194,7 @@ class TestBreakdown:
         assert sum(part.failures for part in found.users) == failures(runs)
         assert sum(part.executions for part in found.errors) == failures(runs)
         assert found.ratings == [ratings.count(stars) for stars in range(1, 6)]
-        assert found.errors_since is None
+        assert found.errors_since is found.users_since is None
 
     def test_error_types(self) -> None:
         """Failures are counted by their type, the most frequent first; one without a type is told too."""
@@ -205,6 +210,23 @@ class TestBreakdown:
         with recorded([run("a", user=f"u{number}") for number in range(20) for _ in range(number + 1)]) as queries:
             users = queries.ask("breakdown", {"skill_id": "a"}).users
         assert [part.name for part in users] == [f"u{number}" for number in range(19, 9, -1)]
+
+    def test_of_very_many_users_only_the_last_days_are_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A day that would be more than is looked at is left out with all before it, and the answer says so."""
+        monkeypatch.setattr(detail, "MAX_USES", 3)
+        uses = [(1, "u1"), (1, "u2"), (2, "u3"), (2, "u4"), (0, "u1")]
+        with recorded([run("a", ago=ago, user=user) for ago, user in uses]) as queries:
+            found = queries.ask("breakdown", {"skill_id": "a", "days": 7})
+            assert [(part.name, part.executions) for part in found.users] == [("u1", 2), ("u2", 1)]
+            assert at_s(found.users_since) == (TODAY - 1) * DAY_NS / 1e9
+            assert queries.ask("breakdown", {"skill_id": "a", "days": 2}).users_since is None
+
+    def test_today_is_told_however_many_users_it_has(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A list of nobody would help nobody."""
+        monkeypatch.setattr(detail, "MAX_USES", 1)
+        with recorded([run("a", user=user) for user in ("u1", "u2")] + [run("a", ago=1, user="u3")]) as queries:
+            found = queries.ask("breakdown", {"skill_id": "a"})
+        assert {part.name for part in found.users} == {"u1", "u2"}
 
 
 class TestNames:

@@ -10,8 +10,10 @@ the bytes and double the time of a merge, which every commit does for every seri
 """
 
 import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Final
 
 import msgspec
@@ -73,15 +75,20 @@ class Sketch:
 
     def quantile(self, q: float) -> float | None:
         """The value below which the share `q`, 0 to 1, lies: milliseconds; None when nothing was counted."""
+        return self.quantiles(q)[0]
+
+    def quantiles(self, *shares: float) -> tuple[float | None, ...]:
+        """Several at once, as most of the work is putting the bins in order."""
         if not self.bins:
-            return None
-        below = self.count
-        rank = q * (below - 1)
-        for bin_ in sorted(self.bins, reverse=True):  # from the top: what is asked for is mostly near it
-            below -= self.bins[bin_]
-            if below <= rank:
-                break
-        return 0.0 if bin_ == ZERO_BIN else float(2 * GAMMA**bin_ / (GAMMA + 1))
+            return (None,) * len(shares)
+        ordered = sorted(self.bins)
+        up_to = list(accumulate(map(self.bins.__getitem__, ordered)))
+        highest_rank = up_to[-1] - 1
+        return tuple(_middle(ordered[bisect_right(up_to, q * highest_rank)]) for q in shares)
+
+
+def _middle(bin_: int) -> float:
+    return 0.0 if bin_ == ZERO_BIN else float(2 * GAMMA**bin_ / (GAMMA + 1))
 
 
 def merge_encoded(old: bytes | None, new: bytes) -> bytes:

@@ -88,6 +88,7 @@ export class Skill {
     };
     for (const [title, content] of Object.entries(shown)) this.parts[title].lastChild.replaceWith(content);
     say(this.parts["Error types"].firstChild.lastChild, since && `of the newest events,${since}`);
+    say(this.parts.Users.firstChild.lastChild, parts.users_since ? `since ${moment(Date.parse(parts.users_since) / 1000, 86_400)}, as there are many` : "");
   }
 }
 

@@ -1,17 +1,20 @@
 """The board: all skills at once, over all orgs or within one, in a window of days or since ever.
 
 Days that are over are summed up once, and again only after a late event (see Snapshot.closed); today is always read.
+What takes longer, percentiles and users, is computed again for the skills that were executed since. A window that holds
+all days there are is read from the totals.
 """
 
 from collections.abc import Collection
-from typing import Any, Final
+from functools import cached_property
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from ..sketch import Sketch
 from .formulas import rating_sums
 from .reader import Snapshot
-from .rollups import OF_PAIR, OF_SKILL
+from .rollups import OF_PAIR, OF_SKILL, Percentiles, merge, percentiles
 
 _COUNTS: Final = "sum(executions), sum(successes), sum(latency_sum), sum(r1), sum(r2), sum(r3), sum(r4), sum(r5)"
 
@@ -35,10 +38,19 @@ class Counts(msgspec.Struct, frozen=True, gc=False):
         )
 
 
+class Standing(NamedTuple):
+    """What is known of a skill since its executions were as many as `executions`."""
+
+    executions: int
+    users: int
+    percentiles: Percentiles
+
+
 class Board:
     """Skills by number: their own over all orgs, that of their pair within an org. An unknown org has none."""
 
-    def __init__(self, at: Snapshot, org_id: str | None) -> None:
+    def __init__(self, at: Snapshot, org_id: str | None, first_day: int | None = None) -> None:
+        """A window that is open from `first_day` on; None: since ever."""
         self._at = at
         self.scope = OF_SKILL if org_id is None else OF_PAIR
         self._org_no = at.value("SELECT no FROM org WHERE org_id = :org", org=org_id) or -1 if org_id else 0
@@ -51,54 +63,97 @@ class Board:
             self._from = "pair JOIN pair_daily ON pair_daily.pair_id = pair.id WHERE pair.org_no = :org"
             names = at.rows("SELECT id, skill_id FROM pair WHERE org_no = :org", org=self._org_no)
         self.names: dict[int, str] = dict(names)
+        oldest = at.value(f"SELECT min(day) FROM {self._daily}")
+        self._first_day = None if first_day is None or oldest is None or first_day <= oldest else first_day
 
-    def counts(self, first_day: int | None) -> dict[int, Counts]:
-        """By number, from a day on; None: since ever."""
-        at = self._at
-        if first_day is None:
-            wanted = "" if self.scope == OF_SKILL else "WHERE pair_id IN (SELECT id FROM pair WHERE org_no = :org)"
-            return _by_number(
-                at.rows(f"SELECT {self.key}, {_COUNTS} FROM {self.total} {wanted} GROUP BY 1", org=self._org_no)
-            )
-        yesterday = at.today - 1
-        over = at.closed(
+    @cached_property
+    def counts(self) -> dict[int, Counts]:
+        """By number."""
+        if self._first_day is None:
+            return self._news
+        first_day, yesterday = self._first_day, self._at.today - 1
+        over = self._at.closed(
             ("counts", self._org_no), first_day, yesterday, lambda: self._window(first_day, "AND day < :today")
         )
         joint = dict(over)
-        for no, counts in self._window(at.today, "").items():
+        for no, counts in self._news.items():
             joint[no] = joint[no] + counts if no in joint else counts
         return joint
 
-    def users(self, first_day: int | None) -> dict[int, int]:
-        """How many different users each had from a day on; None: since ever."""
-        source = "last_seen WHERE scope = 2"
-        if self.scope == OF_PAIR:  # the other orgs' pairs are many: do not pass over them
-            source = "pair CROSS JOIN last_seen ON scope = 3 AND no = pair.id WHERE org_no = :org"
+    def standings(self, numbers: Collection[int]) -> dict[int, Standing]:
+        """Percentiles and users of some skills; what was known of one holds until it is executed again."""
+        executions = {no: self._news[no].executions if no in self._news else 0 for no in numbers}
+        known: dict[int, Standing] = self._kept("standings")
+        changed = [no for no in numbers if no not in known or known[no].executions != executions[no]]
+        if changed:
+            users, latencies = self._users(changed), self._latencies(changed)
+            for no in changed:
+                known[no] = Standing(executions[no], users.get(no, 0), percentiles(latencies[no]))
+        return {no: known[no] for no in numbers}
+
+    def weeks(self) -> dict[int, tuple[int, int]]:
+        """Executions of each in the last seven days, and in the seven before; whatever the window."""
+        at, first_day = self._at, self._at.today - 13
+        over: dict[int, tuple[int, int]] = at.closed(
+            ("weeks", self._org_no),
+            first_day,
+            at.today - 1,
+            lambda: {
+                no: (last, before)
+                for no, last, before in at.rows(
+                    f"""SELECT {self.key}, sum(iif(day >= :week, executions, 0)), sum(iif(day < :week, executions, 0))
+                        FROM {self._from} AND day >= :first AND day < :today GROUP BY +{self.key}""",
+                    week=at.today - 6,
+                    first=first_day,
+                    today=at.today,
+                    org=self._org_no,
+                )
+            },
+        )
+        joint = dict(over)
+        for no, counts in self._window(at.today, "").items():
+            last, before = joint.get(no, (0, 0))
+            joint[no] = last + counts.executions, before
+        return joint
+
+    @cached_property
+    def _news(self) -> dict[int, Counts]:
+        """Today's counts, or those since ever: what was remembered of a skill holds while these have not changed."""
+        if self._first_day is not None:
+            return self._window(self._at.today, "")
+        wanted = "" if self.scope == OF_SKILL else "WHERE pair_id IN (SELECT id FROM pair WHERE org_no = :org)"
+        rows = self._at.rows(f"SELECT {self.key}, {_COUNTS} FROM {self.total} {wanted} GROUP BY 1", org=self._org_no)
+        return _by_number(rows)
+
+    def _kept(self, what: str) -> dict[int, Any]:
+        """What is remembered of this window's skills, by number, while no late event comes."""
+        first_day, yesterday = self._first_day, self._at.today - 1
+        if first_day is None or first_day > yesterday:
+            return self._at.memo.get((what, self._org_no, first_day), None, dict)
+        return self._at.closed((what, self._org_no), first_day, yesterday, dict)
+
+    def _users(self, numbers: Collection[int]) -> dict[int, int]:
+        """How many different ones there were."""
         found = self._at.rows(
-            f"SELECT no, sum(users) FROM {source} AND day >= :first GROUP BY no",
-            org=self._org_no,
-            first=first_day or 0,
+            """SELECT no, sum(users) FROM json_each(:numbers)
+               CROSS JOIN last_seen ON scope = :scope AND no = json_each.value AND day >= :first GROUP BY no""",
+            numbers=_json(numbers),
+            scope=self.scope,
+            first=self._first_day or 0,
         )
         return dict(found)
 
-    def sketches(self, numbers: Collection[int], first_day: int | None) -> dict[int, Sketch]:
-        """The latencies of some skills from a day on; None: since ever."""
-        if first_day is None:
-            return _sketches(self._read(self.total, numbers, ""))
-        at = self._at
-        yesterday = at.today - 1
-        kept: dict[int, bytes] = at.closed(("sketches", self._org_no), first_day, yesterday, dict)
-        missing = [no for no in numbers if no not in kept]
+    def _latencies(self, numbers: Collection[int]) -> dict[int, Sketch]:
+        if self._first_day is None:
+            total = self._read(self.total, numbers, "")
+            return {no: merge(total.get(no, ())) for no in numbers}
+        over: dict[int, bytes] = self._kept("sketches")
+        missing = [no for no in numbers if no not in over]
         if missing:
-            over = _sketches(self._read(self._daily, missing, "AND day BETWEEN :first AND :today - 1", first_day))
-            kept.update((no, over[no].encode() if no in over else b"\x80") for no in missing)
-        joint = {no: Sketch.decode(kept[no]) for no in numbers if no in kept}
-        for no, today in _sketches(self._read(self._daily, numbers, "AND day >= :first", at.today)).items():
-            if no in joint:
-                joint[no].merge(today)
-            else:
-                joint[no] = today
-        return joint
+            days = self._read(self._daily, missing, "AND day BETWEEN :first AND :today - 1", self._first_day)
+            over.update((no, merge(days.get(no, ())).encode()) for no in missing)
+        today = self._read(self._daily, numbers, "AND day >= :first", self._at.today)
+        return {no: merge([over[no], *today.get(no, ())]) for no in numbers}
 
     def _window(self, first_day: int, until: str) -> dict[int, Counts]:
         # The + keeps SQLite from passing over all days in the order of this column, to spare itself the sorting.
@@ -111,25 +166,23 @@ class Board:
             )
         )
 
-    def _read(self, table: str, numbers: Collection[int], when: str, first_day: int = 0) -> list[Any]:
-        return self._at.rows(
+    def _read(self, table: str, numbers: Collection[int], when: str, first_day: int = 0) -> dict[int, list[bytes]]:
+        """The sketches of each."""
+        found: dict[int, list[bytes]] = {}
+        for no, sketch in self._at.rows(
             f"""SELECT {self.key}, sketch FROM json_each(:numbers)
                 JOIN {table} ON {self.key} = json_each.value WHERE sketch IS NOT NULL {when}""",
-            numbers=msgspec.json.encode(list(numbers)).decode(),
+            numbers=_json(numbers),
             first=first_day,
             today=self._at.today,
-        )
+        ):
+            found.setdefault(no, []).append(sketch)
+        return found
 
 
 def _by_number(rows: list[Any]) -> dict[int, Counts]:
     return {no: Counts(n, good, latency, *rating_sums(ratings)) for no, n, good, latency, *ratings in rows}
 
 
-def _sketches(rows: list[tuple[int, bytes]]) -> dict[int, Sketch]:
-    found: dict[int, Sketch] = {}
-    for no, data in rows:
-        if no in found:
-            found[no].merge(Sketch.decode(data))
-        else:
-            found[no] = Sketch.decode(data)
-    return found
+def _json(numbers: Collection[int]) -> str:
+    return msgspec.json.encode(list(numbers)).decode()

@@ -1,5 +1,6 @@
 """Detail: what a page shows beside a board and a skill's numbers - totals, parts, the distribution, names to choose."""
 
+import heapq
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
@@ -19,6 +20,7 @@ from .rollups import EVERYWHERE, IN_ORG, OF_SKILL, Target
 
 MAX_BINS: Final = 40
 MAX_PARTS: Final = 10
+MAX_USES: Final = 20_000  # a use is a user's on a day: read in about 15 ms, if from a cold cache
 _NEVER: Final = 2**31  # a day after all others
 
 
@@ -76,6 +78,8 @@ class Breakdown(Result, frozen=True):
     """With the next: where the true rate lies, with 95 % confidence."""
     success_rate_high: float | None
     users: list[Part]
+    users_since: datetime | None
+    """From when on users are counted, if the skill had more than are looked at; None: all of the period."""
     orgs: list[Part]
     errors: list[Part]
     """Failures by their error type."""
@@ -88,7 +92,7 @@ class Breakdown(Result, frozen=True):
 def overview(at: Snapshot, asked: InOrg) -> Overview:
     """All skills, over all orgs or within one."""
     first_day = at.today - asked.days + 1
-    counts = Board(at, asked.org_id).counts(first_day).values()
+    counts = Board(at, asked.org_id, first_day).counts.values()
     executions, successes = sum(known.executions for known in counts), sum(known.successes for known in counts)
     ratings = sum(known.rating_count for known in counts)
     low, high = wilson(successes, executions) if executions else (None, None)
@@ -133,11 +137,13 @@ def breakdown(at: Snapshot, asked: SkillDays) -> Breakdown:
     first_day = at.today - asked.days + 1
     sums = rollups.sums(at, target, first_day)
     low, high = wilson(sums.successes, sums.executions) if sums.executions else (None, None)
+    users, users_since = _users(at, target, first_day)
     errors, errors_since = _errors(at, target, first_day)
     return Breakdown(
         success_rate_low=low,
         success_rate_high=high,
-        users=_users(at, target, first_day),
+        users=users,
+        users_since=users_since,
         orgs=_orgs(at, target, first_day),
         errors=errors,
         errors_since=errors_since,
@@ -168,8 +174,9 @@ def _of_target(target: Target) -> str:
     return "pair.skill_no = :no" if target.scope == OF_SKILL else "pair.id = :no"
 
 
-def _users(at: Snapshot, target: Target, first_day: int) -> list[Part]:
-    """Days that are over are summed up once."""
+def _users(at: Snapshot, target: Target, first_day: int) -> tuple[list[Part], datetime | None]:
+    """Days that are over are summed up once; of a skill with very many users, only the last ones."""
+    from_day = max(first_day, _day_within(at, target.skill_id, MAX_USES))
 
     def counted(first: int, last: int) -> list[tuple[int, int, int]]:
         return at.rows(
@@ -182,20 +189,36 @@ def _users(at: Snapshot, target: Target, first_day: int) -> list[Part]:
         )
 
     over = at.closed(
-        ("parts of users", target.scope, target.no), first_day, at.today - 1, lambda: counted(first_day, at.today - 1)
+        ("parts of users", target.scope, target.no), from_day, at.today - 1, lambda: counted(from_day, at.today - 1)
     )
-    executions, failures = Counter[int](), Counter[int]()
-    for user_no, runs, failed in [*over, *counted(at.today, _NEVER)]:
-        executions[user_no] += runs
-        failures[user_no] += failed
-    return [
+    joint = {user_no: (runs, failed) for user_no, runs, failed in over}
+    for user_no, runs, failed in counted(at.today, _NEVER):
+        before = joint.get(user_no, (0, 0))
+        joint[user_no] = before[0] + runs, before[1] + failed
+    most = heapq.nsmallest(MAX_PARTS, joint, key=lambda no: (-joint[no][0], no))
+    parts = [
         Part(
             name=at.value("SELECT user_id FROM user WHERE id = :no", no=user_no),
-            executions=runs,
-            failures=failures[user_no],
+            executions=joint[user_no][0],
+            failures=joint[user_no][1],
         )
-        for user_no, runs in sorted(executions.items(), key=lambda part: (-part[1], part[0]))[:MAX_PARTS]
+        for user_no in most
     ]
+    return parts, rollups.time_of(from_day * DAY_NS) if from_day > first_day else None
+
+
+def _day_within(at: Snapshot, skill_id: str, uses: int) -> int:
+    """The first day from which on a skill's users, counted anew each day, are at most `uses`; or today."""
+    rows: list[tuple[int, int]] = at.rows(
+        """SELECT day, users FROM skill JOIN skill_daily ON skill_no = skill.no
+           WHERE skill_id = :skill_id ORDER BY day DESC""",
+        skill_id=skill_id,
+    )
+    for day, users in rows:
+        uses -= users
+        if uses < 0:
+            return min(day + 1, at.today)
+    return 0
 
 
 def _orgs(at: Snapshot, target: Target, first_day: int) -> list[Part]:

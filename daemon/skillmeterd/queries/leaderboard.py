@@ -15,11 +15,10 @@ from typing import Final
 
 from skillmeter.results import LeaderboardEntry
 
-from .board import Board, Counts
+from .board import Board, Counts, Standing
 from .formulas import bayesian_mean, share, wilson
 from .params import Ranking
 from .reader import Snapshot
-from .rollups import percentiles, unique_users
 
 MIN_RUNS: Final = 20  # below, the 95th of a hundred lies beyond the last run
 
@@ -30,9 +29,9 @@ def leaderboard(at: Snapshot, asked: Ranking) -> list[LeaderboardEntry]:
     """The first `limit` skills."""
     period, days = asked.window
     first_day = None if days is None else at.today - days + 1
-    board = Board(at, asked.org_id)
-    counts = board.counts(first_day)
-    scores = _SCORES[asked.metric](board, counts, first_day)
+    board = Board(at, asked.org_id, first_day)
+    counts = board.counts
+    scores = _SCORES[asked.metric](board)
     nothing = Counts(0, 0, 0.0, 0, 0)
     lowest_first = asked.metric == "performance"
 
@@ -42,19 +41,19 @@ def leaderboard(at: Snapshot, asked: Ranking) -> list[LeaderboardEntry]:
         return too_few, scores[no] if lowest_first else -scores[no], -runs, board.names[no]
 
     first = sorted(scores, key=place)[: asked.limit]
-    sketches = board.sketches(first, first_day)
+    standings = board.standings(first)
     entries = []
     for rank, no in enumerate(first, 1):
         known = counts.get(no, nothing)
         low, high = wilson(known.successes, known.executions) if known.executions else (None, None)
-        p50, p95, p99 = percentiles(sketches[no]) if no in sketches else (None, None, None)
+        p50, p95, p99 = standings[no].percentiles
         entries.append(
             LeaderboardEntry(
                 rank=rank,
                 skill_id=board.names[no],
                 score=scores[no],
                 executions=known.executions,
-                unique_users=unique_users(at, board.scope, no, first_day or 0),
+                unique_users=standings[no].users,
                 metric=asked.metric,
                 period=period,
                 success_rate=share(known.successes, known.executions),
@@ -71,36 +70,35 @@ def leaderboard(at: Snapshot, asked: Ranking) -> list[LeaderboardEntry]:
     return entries
 
 
-# Each takes the same, though few need all of it.
-# ruff: noqa: ARG001
+def _usage_count(board: Board) -> Scores:
+    return {no: float(known.executions) for no, known in board.counts.items() if known.executions}
 
 
-def _usage_count(board: Board, counts: Mapping[int, Counts], first_day: int | None) -> Scores:
-    return {no: float(known.executions) for no, known in counts.items() if known.executions}
+def _success_rate(board: Board) -> Scores:
+    return {no: wilson(known.successes, known.executions)[0] for no, known in board.counts.items() if known.executions}
 
 
-def _success_rate(board: Board, counts: Mapping[int, Counts], first_day: int | None) -> Scores:
-    return {no: wilson(known.successes, known.executions)[0] for no, known in counts.items() if known.executions}
-
-
-def _rating(board: Board, counts: Mapping[int, Counts], first_day: int | None) -> Scores:
-    rated = {no: known for no, known in counts.items() if known.rating_count}
+def _rating(board: Board) -> Scores:
+    rated = {no: known for no, known in board.counts.items() if known.rating_count}
     if not rated:
         return {}
     mean = sum(known.rating_sum for known in rated.values()) / sum(known.rating_count for known in rated.values())
     return {no: bayesian_mean(known.rating_sum, known.rating_count, mean) for no, known in rated.items()}
 
 
-def _adoption(board: Board, counts: Mapping[int, Counts], first_day: int | None) -> Scores:
-    return {no: float(users) for no, users in board.users(first_day).items() if users}
+def _adoption(board: Board) -> Scores:
+    return {no: float(standing.users) for no, standing in _executed(board).items() if standing.users}
 
 
-def _performance(board: Board, counts: Mapping[int, Counts], first_day: int | None) -> Scores:
-    used = [no for no, known in counts.items() if known.executions]
-    return {no: sketch.quantile(0.95) or 0.0 for no, sketch in board.sketches(used, first_day).items()}
+def _performance(board: Board) -> Scores:
+    return {no: standing.percentiles[1] or 0.0 for no, standing in _executed(board).items()}
 
 
-_SCORES: Final[Mapping[str, Callable[[Board, Mapping[int, Counts], int | None], Scores]]] = {
+def _executed(board: Board) -> dict[int, Standing]:
+    return board.standings([no for no, known in board.counts.items() if known.executions])
+
+
+_SCORES: Final[Mapping[str, Callable[[Board], Scores]]] = {
     "usage_count": _usage_count,
     "success_rate": _success_rate,
     "rating": _rating,

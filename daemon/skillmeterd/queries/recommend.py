@@ -20,7 +20,6 @@ from .reader import Snapshot
 
 NEIGHBOURS: Final = 20
 MAX_ROWS: Final = 10_000
-WEEK: Final = 7
 
 _USED: Final = """
 SELECT seen.no FROM seen JOIN {total} ON {key} = seen.no
@@ -49,14 +48,15 @@ def recommend(at: Snapshot, asked: ForUser) -> list[SkillRecommendation]:
     sql = _USED.format(total=board.total, key=board.key)
     used = [] if user is None else at.rows(sql, user=user, scope=board.scope)
     mine = [no for (no,) in used if no in board.names]
-    found = _collaborative(at, board, user, mine) if mine else []
+    found = _collaborative(at, board, user, mine, asked.limit) if mine else {}
     if len(found) < asked.limit:
-        known = {*mine, *(no for no, _ in found)}
-        found += [(no, entry) for no, entry in _trending(at, board) if no not in known]
-    return [entry for _, entry in found[: asked.limit]]
+        found |= _trending(board, {*mine, *found}, asked.limit - len(found))
+    return list(found.values())
 
 
-def _collaborative(at: Snapshot, board: Board, user: int, mine: list[int]) -> list[tuple[int, SkillRecommendation]]:
+def _collaborative(
+    at: Snapshot, board: Board, user: int, mine: list[int], limit: int
+) -> dict[int, SkillRecommendation]:
     neighbours = at.rows(
         _NEIGHBOURS, skills=_json(mine), scope=board.scope, user=user, max_rows=MAX_ROWS, neighbours=NEIGHBOURS
     )
@@ -64,39 +64,31 @@ def _collaborative(at: Snapshot, board: Board, user: int, mine: list[int]) -> li
     not_new = set(mine)
     theirs = [row for row in rows if row[0] in board.names and row[0] not in not_new]
     theirs.sort(key=lambda row: (-row[1], -row[2], board.names[row[0]]))
-    return [
-        (
-            no,
-            SkillRecommendation(
-                skill_id=board.names[no],
-                score=float(score),
-                kind="collaborative",
-                reason=f"used by {_some(users, 'user')} who {'share' if users > 1 else 'shares'}"
-                f" {'up to ' if users > 1 and most > 1 else ''}{_some(most, 'skill')} with this one",
-            ),
+    return {
+        no: SkillRecommendation(
+            skill_id=board.names[no],
+            score=float(score),
+            kind="collaborative",
+            reason=f"used by {_some(users, 'user')} who {'share' if users > 1 else 'shares'}"
+            f" {'up to ' if users > 1 and most > 1 else ''}{_some(most, 'skill')} with this one",
         )
-        for no, score, users, most in theirs
-    ]
+        for no, score, users, most in theirs[:limit]
+    }
 
 
-def _trending(at: Snapshot, board: Board) -> list[tuple[int, SkillRecommendation]]:
-    this_week = {no: known.executions for no, known in board.counts(at.today - WEEK + 1).items()}
-    both_weeks = {no: known.executions for no, known in board.counts(at.today - 2 * WEEK + 1).items()}
-    growth = {no: runs - (both_weeks[no] - runs) for no, runs in this_week.items()}
-    growing = sorted((no for no in growth if growth[no] > 0), key=lambda no: (-growth[no], board.names[no]))
-    return [
-        (
-            no,
-            SkillRecommendation(
-                skill_id=board.names[no],
-                score=float(growth[no]),
-                kind="trending",
-                reason=f"{_some(this_week[no], 'execution')} in the last 7 days,"
-                f" {both_weeks[no] - this_week[no]} in the 7 days before",
-            ),
+def _trending(board: Board, known: set[int], limit: int) -> dict[int, SkillRecommendation]:
+    weeks = {no: of_weeks for no, of_weeks in board.weeks().items() if no not in known}
+    growth = {no: last - before for no, (last, before) in weeks.items() if last > before}
+    growing = sorted(growth, key=lambda no: (-growth[no], board.names[no]))
+    return {
+        no: SkillRecommendation(
+            skill_id=board.names[no],
+            score=float(growth[no]),
+            kind="trending",
+            reason=f"{_some(weeks[no][0], 'execution')} in the last 7 days, {weeks[no][1]} in the 7 days before",
         )
-        for no in growing
-    ]
+        for no in growing[:limit]
+    }
 
 
 def _some(count: int, noun: str) -> str:

@@ -146,9 +146,13 @@ def merge(encoded: Iterable[bytes]) -> Sketch:
     return joint
 
 
-def percentiles(latencies: Sketch) -> tuple[float | None, float | None, float | None]:
-    """p50, p95 and p99 in milliseconds."""
-    return latencies.quantile(0.5), latencies.quantile(0.95), latencies.quantile(0.99)
+Percentiles = tuple[float | None, ...]
+"""p50, p95 and p99 in milliseconds."""
+
+
+def percentiles(latencies: Sketch) -> Percentiles:
+    """Those of a sketch."""
+    return latencies.quantiles(0.5, 0.95, 0.99)
 
 
 def unique_users(at: Snapshot, scope: int, no: int, first_day: int = 0) -> int:

@@ -130,14 +130,17 @@ def timeline(at: Snapshot, asked: SkillDays) -> Timeline:
 def activity(at: Snapshot, asked: Overall) -> Activity:
     """All skills, over all orgs or within one."""
     org_no = _org_no(at, asked.org_id)
-    first_day = _first_day(at, org_no, at.today - asked.days + 1)
-    if first_day is not None and first_day < at.today:
-        steps = _Steps.of_days(first_day, at.today)
-        counts = _daily_counts(at, org_no, steps)
-    else:
-        steps, rows = _today(at, "pair.org_no = :no" if org_no else "true", org_no)
-        counts = Counter((skill_no, steps.at(at_ns), kind) for at_ns, kind, _, skill_no in rows)
-    return _activity(at, steps, counts, asked.limit)
+    calls = _daily_calls(at, org_no, at.today - asked.days + 1)
+    if calls is None:
+        calls = _calls_of_today(at, org_no)
+    names = dict(at.rows("SELECT no, skill_id FROM skill"))
+    most = sorted(calls.skills, key=lambda no: (-sum(calls.skills[no]), names[no]))[: asked.limit]
+    return Activity(
+        executions=calls.executions,
+        failures=calls.failures,
+        skills=[SkillActivity(skill_id=names[no], executions=calls.skills[no]) for no in most],
+        **calls.steps.answer(),
+    )
 
 
 # One skill.
@@ -184,9 +187,32 @@ def _point(executions: int, failures: int, latencies: Sketch) -> TimelinePoint:
     )
 
 
-# All skills. Counts are by (skill, step, whether it succeeded).
+# All skills.
 
-_Counts = Counter[tuple[int, int, int]]
+
+class _Calls:
+    """Calls by step: all, those that failed, and all of each skill by its number."""
+
+    def __init__(self, steps: _Steps) -> None:
+        self.steps = steps
+        self.executions = [0] * steps.count
+        self.failures = [0] * steps.count
+        self.skills: dict[int, list[int]] = {}
+
+    def add(self, skill_no: int, step: int, executions: int, failures: int) -> None:
+        self.executions[step] += executions
+        self.failures[step] += failures
+        if skill_no not in self.skills:
+            self.skills[skill_no] = [0] * self.steps.count
+        self.skills[skill_no][step] += executions
+
+    def since(self, step: int) -> "_Calls":
+        """A copy without the steps before one."""
+        start_ns = self.steps.start_ns + step * self.steps.step_s * SECOND_NS
+        calls = _Calls(_Steps(start_ns, self.steps.step_s, self.steps.count - step))
+        calls.executions, calls.failures = self.executions[step:], self.failures[step:]
+        calls.skills = {no: runs[step:] for no, runs in self.skills.items()}
+        return calls
 
 
 def _org_no(at: Snapshot, org_id: str | None) -> int:
@@ -196,46 +222,54 @@ def _org_no(at: Snapshot, org_id: str | None) -> int:
     return at.value("SELECT no FROM org WHERE org_id = :org", org=org_id) or -1
 
 
-def _first_day(at: Snapshot, org_no: int, since_day: int) -> int | None:
-    source = "pair JOIN pair_daily ON pair_id = pair.id WHERE org_no = :org" if org_no else "skill_daily WHERE true"
-    day: int | None = at.value(
-        f"SELECT min(day) FROM {source} AND day >= :first AND executions", org=org_no, first=since_day
-    )
-    return day
+def _daily_calls(at: Snapshot, org_no: int, first_day: int) -> _Calls | None:
+    """From the first day with a call on; None: there was none before today. Days that are over are read once."""
+    steps = _Steps.of_days(first_day, at.today)
+    yesterday = at.today - 1
+
+    def over() -> _Calls | None:
+        calls = _Calls(steps)
+        _count(at, org_no, calls, steps.first_day, yesterday)
+        used = next((step for step, runs in enumerate(calls.executions) if runs), None)
+        if used is None and _was_used(at, org_no, first_day, steps.first_day - 1):
+            used = 0
+        return None if used is None else calls.since(used)
+
+    found = at.closed(("activity", org_no, first_day), steps.first_day, yesterday, over)
+    if found is None:
+        return None
+    calls = found.since(0)
+    _count(at, org_no, calls, at.today, at.today)
+    return calls
 
 
-def _daily_counts(at: Snapshot, org_no: int, steps: _Steps) -> _Counts:
-    """Days that are over are read once."""
-    first, yesterday = steps.first_day, at.today - 1
-    over = at.closed(("activity", org_no), first, yesterday, lambda: _counts_of(at, org_no, first, yesterday, first))
-    return over + _counts_of(at, org_no, at.today, at.today, first)
+def _of_org(org_no: int) -> str:
+    return "pair JOIN pair_daily ON pair_id = pair.id WHERE org_no = :org" if org_no else "skill_daily WHERE true"
 
 
-def _counts_of(at: Snapshot, org_no: int, first: int, last: int, step_0: int) -> _Counts:
-    source = "pair JOIN pair_daily ON pair_id = pair.id WHERE org_no = :org" if org_no else "skill_daily WHERE true"
-    counts: _Counts = Counter()
+def _was_used(at: Snapshot, org_no: int, first: int, last: int) -> bool:
+    sql = f"SELECT 1 FROM {_of_org(org_no)} AND day BETWEEN :first AND :last AND executions LIMIT 1"
+    return at.value(sql, org=org_no, first=first, last=last) is not None
+
+
+def _count(at: Snapshot, org_no: int, calls: _Calls, first: int, last: int) -> None:
+    first_step = calls.steps.first_day
     for skill_no, day, runs, good in at.rows(
-        f"SELECT skill_no, day, executions, successes FROM {source} AND day BETWEEN :first AND :last",
+        f"SELECT skill_no, day, executions, successes FROM {_of_org(org_no)}"
+        " AND day BETWEEN :first AND :last AND executions",
         org=org_no,
         first=first,
         last=last,
     ):
-        counts[skill_no, day - step_0, 1] += good
-        counts[skill_no, day - step_0, 0] += runs - good
-    return counts
+        calls.add(skill_no, day - first_step, runs, runs - good)
 
 
-def _activity(at: Snapshot, steps: _Steps, counts: _Counts, limit: int) -> Activity:
-    executions, failures = [0] * steps.count, [0] * steps.count
-    by_skill: defaultdict[int, list[int]] = defaultdict(lambda: [0] * steps.count)
-    for (skill_no, step, succeeded), runs in counts.items():
-        by_skill[skill_no][step] += runs
-        executions[step] += runs
-        failures[step] += 0 if succeeded else runs
-    names = dict(at.rows("SELECT no, skill_id FROM skill"))
-    most = sorted(by_skill, key=lambda no: (-sum(by_skill[no]), names[no]))[:limit]
-    skills = [SkillActivity(skill_id=names[no], executions=by_skill[no]) for no in most]
-    return Activity(executions=executions, failures=failures, skills=skills, **steps.answer())
+def _calls_of_today(at: Snapshot, org_no: int) -> _Calls:
+    steps, rows = _today(at, "pair.org_no = :no" if org_no else "true", org_no)
+    calls = _Calls(steps)
+    for at_ns, kind, _, skill_no in rows:
+        calls.add(skill_no, steps.at(at_ns), 1, int(not kind))
+    return calls
 
 
 # Today, from the events themselves.

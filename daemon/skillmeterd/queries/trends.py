@@ -47,7 +47,7 @@ def _users(at: Snapshot, target: Target, first: int, last: int) -> dict[int, int
 
 
 def _point(day: int, sums: Sums, sketch: bytes | None, users: int) -> UsageTrendPoint:
-    p50, p95, p99 = rollups.percentiles(Sketch() if sketch is None else Sketch.decode(sketch))
+    p50, p95, p99 = (None, None, None) if sketch is None else rollups.percentiles(Sketch.decode(sketch))
     return UsageTrendPoint(
         day=rollups.date_of(day),
         execution_count=sums.executions,
