@@ -163,16 +163,16 @@ class Journal:
             head = _create_head(f"{spool_dir}/{producer.hex()}.journal", producer, head_bytes)
             if head is not None:
                 break
-        faults.point("journal.created")
         try:
+            faults.point("journal.created")
             if sync:
                 _sync_folder(spool_dir)
             ledger = Ledger(head.page, carried=carried)
-        except JournalError:
+            return cls(head, producer, ledger, heir, max_bytes=max_bytes, segment_bytes=segment_bytes, sync=sync)
+        except BaseException:  # a handler's timeout, too, leaves nothing behind
             head.discard()
             unfinished.discard(os.path.basename(head.path))
             raise
-        return cls(head, producer, ledger, heir, max_bytes=max_bytes, segment_bytes=segment_bytes, sync=sync)
 
     def noted(self) -> None:
         """Its owner knows of it."""
@@ -199,7 +199,7 @@ class Journal:
         return self.kept()
 
     def kept(self) -> bool:
-        """Do what is left after a record was put: count the attempt, wake the shipper. True."""
+        """Do what is left after a record was put, or a refusal counted: count the attempt, wake the shipper. True."""
         try:
             self.attempted()
             if self.idle:
@@ -217,14 +217,13 @@ class Journal:
             self._heir.count(name)
             return
         try:
-            self.attempted()
-            self.ledger[name]()
+            self.ledger[name]()  # before the attempt: if a handler raises in between, nothing is pending for ever
         except ValueError as error:
             if came_between(error):
                 raise
             self._heir.count(name)
-        if self.idle:
-            self.wake()
+        else:
+            self.kept()
 
     def bar(self) -> None:
         """A fork is under way: nothing is to be appended by the short way. The next append lifts it."""
@@ -470,27 +469,34 @@ def _create_head(path: str, producer: bytes, size: int) -> Segment | None:
     """A locked head, or None if a daemon took the file for an orphan before it was locked."""
     name = os.path.basename(path)
     unfinished.add(name)
+    head = None
     try:
+        header = encode_head(Head(producer, time.time_ns(), os.getpid()))
         fd = create_file(path)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            taken = os.fstat(fd).st_nlink == 0
-        except BlockingIOError:
-            taken = True
-        except OSError as error:
-            os.close(fd)
-            raise unusable(error, path) from error
-        if taken:
+        if _lock_new(fd, path):
+            head = Segment(path, fd, size, header, index=0, base=0, start=HEAD_BYTES)
+        return head
+    finally:
+        if head is None:
+            unfinished.discard(name)
+
+
+def _lock_new(fd: int, path: str) -> bool:
+    """Lock a new head. False: it was taken, and it is closed and deleted, as it is when JournalError is raised."""
+    mine = False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        mine = os.fstat(fd).st_nlink > 0
+    except BlockingIOError:
+        pass
+    except OSError as error:
+        raise unusable(error, path) from error
+    finally:
+        if not mine:
             os.close(fd)
             with contextlib.suppress(OSError):
                 os.unlink(path)
-            unfinished.discard(name)
-            return None
-        header = encode_head(Head(producer, time.time_ns(), os.getpid()))
-        return Segment(path, fd, size, header, index=0, base=0, start=HEAD_BYTES)
-    except JournalError:
-        unfinished.discard(name)
-        raise
+    return mine
 
 
 def take_unfinished() -> set[str]:

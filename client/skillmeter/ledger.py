@@ -13,7 +13,7 @@ from collections.abc import Callable
 from itertools import repeat
 from typing import Self
 
-from .errors import JournalError
+from .errors import JournalError, raised_by_signal_handler
 from .records import HEAD_BYTES, LEDGER, LEDGER_AT, decode_ledger
 
 
@@ -46,7 +46,9 @@ class Ledger:
         """The counts, in the order of records.LEDGER."""
         try:
             counts = decode_ledger(self._page)
-        except ValueError:  # closed
+        except ValueError as error:  # closed
+            if raised_by_signal_handler(error):
+                raise
             counts = self._last
         if self._carried is None:
             return counts
@@ -68,8 +70,9 @@ class Ledger:
         """Let go of the page, so that it can be unmapped; what was counted can still be read. Idempotent."""
         try:
             self._last = decode_ledger(self._page)
-        except ValueError:  # closed before
-            pass
+        except ValueError as error:  # closed before
+            if raised_by_signal_handler(error):
+                raise
         self._slots.release()
 
     def named(self) -> dict[str, int]:

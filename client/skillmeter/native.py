@@ -38,8 +38,12 @@ class Bell:
     def __init__(self) -> None:
         """Takes two descriptors; raises OSError."""
         self._in, self._out = os.pipe()
-        os.set_blocking(self._in, False)
-        os.set_blocking(self._out, False)
+        try:
+            os.set_blocking(self._in, False)
+            os.set_blocking(self._out, False)
+        except BaseException:
+            self.close()
+            raise
 
     def fileno(self) -> int:
         """What becomes readable when it rings."""

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from .connection import Connection
-from .errors import JournalError
+from .errors import JournalError, raised_by_signal_handler
 from .journal import MAX_NESTED, Heir, Journal
 from .ledger import Ledger
 from .logs import logger
@@ -74,8 +74,8 @@ class Producer:
 
     def refuse(self, name: str | None = None) -> None:
         """Count an event for which there is no journal, by default under the reason for that."""
-        self._homeless["attempted"]()
         self._homeless[name or self._refusal]()
+        self._homeless["attempted"]()
 
     def warn(self, topic: str, message: str) -> None:
         """Log a warning, once per topic."""
@@ -129,24 +129,33 @@ class Producer:
             carried=self._homeless,
             heir=self._heir,
         )
+        shipper = None
         try:
             shipper = Shipper(journal, self._connection)
+            if os.getpid() == self.pid:  # else a signal handler has forked in between, and this is the child
+                self._opened.append(Opened(journal, shipper))
         except OSError as error:
-            journal.discard()
+            if raised_by_signal_handler(error):
+                raise
             raise JournalError("spool_unavailable", f"no descriptors for it: {error}") from error
-        if os.getpid() != self.pid:  # a signal handler has forked in between, and this is the child
-            shipper.close()
-            journal.close_copy()
-            return
-        mine = Opened(journal, shipper)
-        self._opened.append(mine)
-        if self._opened[0] is not mine:
-            shipper.close()
-            journal.discard()
-            return
-        journal.noted()
-        journal.ledger.take_over()
+        finally:  # whatever a handler raises in between: what was opened is carried, and the rest is given back
+            if shipper is not None and self.opened is not None and self.opened.shipper is shipper:
+                self._begin(journal, shipper)
+            else:
+                self._give_back(journal, shipper)
+
+    def _begin(self, journal: Journal, shipper: Shipper) -> None:
         try:
             shipper.start()
         except RuntimeError as error:  # the interpreter is ending: the daemon takes the journal
             logger().debug("no shipper: %s", error)
+        journal.noted()
+        journal.ledger.take_over()
+
+    def _give_back(self, journal: Journal, shipper: Shipper | None) -> None:
+        if shipper is not None:
+            shipper.close()
+        if os.getpid() == self.pid:
+            journal.discard()
+        else:
+            journal.close_copy()

@@ -37,13 +37,15 @@ class Segment:
         try:
             preallocate(fd, size)
             self._map = mmap.mmap(fd, size)
-        except (OSError, ValueError) as error:
+            self._map[: len(header)] = header
+            self._map.seek(start)
+        except BaseException as error:
             os.close(fd)
             with contextlib.suppress(OSError):
                 os.unlink(path)
-            raise unusable(error, path) from error
-        self._map[: len(header)] = header
-        self._map.seek(start)
+            if isinstance(error, (OSError, ValueError)):
+                raise unusable(error, path) from error
+            raise
         self._fd: int | None = fd
         self.path = path
         self.index = index
@@ -156,8 +158,10 @@ class Segment:
         return position
 
     def discard(self) -> None:
-        """Close and delete."""
-        self.close()
+        """Close and delete. A view of the mapping keeps it until the view is gone."""
+        with contextlib.suppress(BufferError):
+            self.close()
+        self.release_descriptor()
         with contextlib.suppress(OSError):
             os.unlink(self.path)
 

@@ -80,7 +80,8 @@ class Shipper:
         self.wake()
 
     def close(self) -> None:
-        """Give the descriptors back; only when the thread has ended, or in a forked child. Idempotent."""
+        """Give the descriptors back; only when the thread has ended or was never started, or in a forked child.
+        Idempotent."""
         self._bell.close()
 
     @property
@@ -101,6 +102,8 @@ class Shipper:
             logger().exception("the shipper has stopped; what this process records stays in its journal")
         finally:
             self.running = False
+            if self._stopping:  # who stopped it may not have waited so long
+                self._bell.close()
 
     def _attempt(self, ship: Callable[[], None]) -> None:
         """Run until the socket has to be replaced; wait a while after an error that may pass."""
