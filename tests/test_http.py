@@ -20,6 +20,7 @@ import pytest
 from skillmeterd.config import DaemonSettings
 from skillmeterd.errors import CannotListen
 from skillmeterd.http import Listener, Request, Response, Route, Routes, app, connection
+from skillmeterd.http import listener as listener_module
 from skillmeterd.http.guard import Guard, host_name, is_bearer
 from skillmeterd.http.monitoring import routes as monitoring_routes
 from skillmeterd.vitals import Vitals
@@ -455,6 +456,21 @@ def test_https_with_client_certificates(serve: Serve, certificates: Path) -> Non
     assert answer_to(listener, HEAD + b"\r\n") == b""
     context.load_cert_chain(certificates / "cert.pem", certificates / "key.pem")
     assert get_https(listener, context) == 200
+
+
+def test_who_never_finishes_a_handshake_takes_little_and_keeps_nobody_out(
+    serve: Serve, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds connect and say nothing: few of them are held, and a scrape is answered."""
+    monkeypatch.setattr(listener_module, "TLS_HANDSHAKE_S", 600.0)
+    tls = {"prometheus_tls_cert_file": certificates / "cert.pem", "prometheus_tls_key_file": certificates / "key.pem"}
+    listener = serve(**tls)
+    before = len(os.listdir("/dev/fd"))
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(contextlib.closing(connect(listener))) for _ in range(400)]
+        assert get_https(listener, ssl.create_default_context(cafile=certificates / "ca.pem")) == 200
+        most = before + len(silent) + 2 * listener_module.MAX_ARRIVING
+        wait_until(lambda: len(os.listdir("/dev/fd")) <= most, what="few connections that are held")
 
 
 def get_https(listener: Listener, context: ssl.SSLContext) -> int:

@@ -9,6 +9,8 @@ import logging
 import socket
 import ssl
 import threading
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from uvicorn.config import Config
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES: Final = 16_384
 BACKLOG: Final = 128
+MAX_ARRIVING: Final = 64  # connections in their TLS handshake; past it the oldest gives way
+ACCEPT_RETRY_S: Final = 1.0  # when no descriptor is left
 TLS_HANDSHAKE_S: Final = 5.0
 TLS_SHUTDOWN_S: Final = 2.0
 
@@ -85,19 +89,44 @@ class Listener:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         room, state = Room(), ServerState()
         config = _config(app)
-        server = await self._loop.create_server(
-            lambda: Connection(config, state, room),
-            sock=bound,
+        accepting = asyncio.create_task(_accept(bound, tls, lambda: Connection(config, state, room)))
+        started.set()
+        await self._stopping.wait()
+        accepting.cancel()
+        for connection in [*room.waiting, *room.served]:
+            connection.abort()
+
+
+async def _accept(bound: socket.socket, tls: ssl.SSLContext | None, made: Callable[[], Connection]) -> None:
+    """Let connections in. The event loop's own server would hold as many handshakes as there are descriptors."""
+    arriving: OrderedDict[asyncio.Task[None], None] = OrderedDict()
+    bound.setblocking(False)
+    while True:
+        try:
+            client, _ = await asyncio.get_running_loop().sock_accept(bound)
+        except ConnectionAbortedError:
+            continue
+        except OSError:
+            await asyncio.sleep(ACCEPT_RETRY_S)
+            continue
+        if len(arriving) >= MAX_ARRIVING:
+            arriving.popitem(last=False)[0].cancel()
+        task = asyncio.create_task(_let_in(client, tls, made))
+        arriving[task] = None
+        task.add_done_callback(lambda done: arriving.pop(done, None))
+        await asyncio.sleep(0)  # or it would be accepted, and given up, before its handshake has begun
+
+
+async def _let_in(client: socket.socket, tls: ssl.SSLContext | None, made: Callable[[], Connection]) -> None:
+    """See a connection through its handshake; from then on it has its own deadlines. On failure it is closed."""
+    with contextlib.suppress(OSError):  # also what TLS finds wrong, and its timeout
+        await asyncio.get_running_loop().connect_accepted_socket(
+            made,
+            client,
             ssl=tls,
-            backlog=BACKLOG,
             ssl_handshake_timeout=TLS_HANDSHAKE_S if tls else None,
             ssl_shutdown_timeout=TLS_SHUTDOWN_S if tls else None,
         )
-        started.set()
-        await self._stopping.wait()
-        server.close()
-        for connection in [*room.waiting, *room.served]:
-            connection.abort()
 
 
 def _config(app: App) -> Config:
