@@ -508,11 +508,24 @@ def take_unfinished() -> set[str]:
 
 def _make_spool(spool_dir: str) -> None:
     try:
-        os.makedirs(spool_dir, mode=0o700)
-    except FileExistsError:  # if it is no folder, that comes out when a file is made in it
-        pass
+        _make_folder(spool_dir, 0o700)
     except OSError as error:
         raise unusable(error, spool_dir) from error
+
+
+def _make_folder(path: str, mode: int) -> None:
+    """Make a folder and those above it. (os.makedirs asks os.path.exists, which would swallow a handler's timeout.)"""
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError as error:  # if it is no folder, that comes out when a file is made in it
+        if came_between(error):
+            raise
+    except FileNotFoundError as error:
+        if came_between(error) or path == os.path.dirname(path):
+            raise
+        _make_folder(os.path.dirname(path), 0o777)
+        with contextlib.suppress(FileExistsError):  # by another process in between
+            os.mkdir(path, mode)
 
 
 def _sync_folder(folder: str) -> None:
