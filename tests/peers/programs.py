@@ -3,6 +3,7 @@
 On CI one that cannot be had is a failure; elsewhere its tests are skipped, with the reason.
 """
 
+import hashlib
 import os
 import platform
 import pwd
@@ -34,6 +35,33 @@ def pypi(package: str) -> Path:
     if not folder.exists():
         new = _fresh(folder)
         _run([sys.executable, "-m", "pip", "install", "-q", "--target", str(new), package], package)
+        new.rename(folder)
+    return folder
+
+
+def debian_root(suite: str, *packages: str) -> Path:
+    """An archive of the smallest Debian of this suite with these packages. It takes half a minute, once."""
+    archive = _cache() / f"root-{suite}-{'-'.join(packages)}.tar"
+    if not archive.exists():
+        programs = debian("mmdebstrap", suite) / "usr/bin"
+        _apt(suite)
+        new = archive.with_suffix(".new")
+        leave_out = [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "info")]
+        options = ["--mode=root", "--variant=essential", f"--include={','.join(packages)}", *leave_out]
+        env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+        sources = _cache() / f"apt-{suite}/suite.sources"
+        _run([str(programs / "mmdebstrap"), *options, suite, str(new), str(sources)], archive.name, env=env)
+        new.rename(archive)
+    return archive
+
+
+def wheels(requirements: Path, python: str) -> Path:
+    """The folder with the packages of a list of requirements, as wheels for this machine and version of Python."""
+    folder = _cache() / f"wheels-{python}-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]}"
+    if not folder.exists():
+        new = _fresh(folder)
+        options = ["--only-binary=:all:", f"--python-version={python}", "-d", str(new), "-r", str(requirements)]
+        _run([sys.executable, "-m", "pip", "download", "-q", *options], requirements.name)
         new.rename(folder)
     return folder
 
