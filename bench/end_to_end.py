@@ -4,7 +4,8 @@
 
 The floor is what a program without any of it would do: executemany of the same rows, eight columns of text and
 numbers, into a table in WAL mode with synchronous=FULL, in transactions of 10,000. Target: at least 0.35 of its rate,
-with rollups, totals, ledger and offsets included. Also prints the bytes of an event and the daemon's memory.
+with rollups, totals, ledger and offsets included. Also prints the bytes of an event, the daemon's memory, and the CPU
+of both sides.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from record import start_daemon
 
@@ -37,7 +39,9 @@ def main() -> None:
         daemon = start_daemon(root)
         try:
             rest_kb = memory_kb(daemon, "VmRSS", root)
-            rate = run_clients(root, args.events, args.processes)
+            began_s = cpu_s(daemon)
+            rate, clients_s = run_clients(root, args.events, args.processes)
+            daemon_s = cpu_s(daemon) - began_s
             peak_kb = memory_kb(daemon, "VmHWM", root)
         finally:
             daemon.terminate()
@@ -49,15 +53,19 @@ def main() -> None:
               f"ratio {rate / floor:.2f}")  # fmt: skip
         print(f"{stored:,} stored, {size / stored:.1f} bytes an event   "
               f"daemon {rest_kb / 1024:.1f} MB at rest, {peak_kb / 1024:.1f} MB at most")  # fmt: skip
+        print(
+            f"CPU of a million events: daemon {daemon_s / stored * 1e6:.1f} s, clients {clients_s / stored * 1e6:.1f} s"
+        )
 
 
-def run_clients(root: Path, events: int, processes: int) -> float:
-    """Events a second, from the moment that warm processes begin until the last one's flush."""
+def run_clients(root: Path, events: int, processes: int) -> tuple[float, float]:
+    """Events a second, from the moment that warm processes begin until the last one's flush, and their CPU seconds."""
     context = multiprocessing.get_context("spawn")
-    begin, ready = context.Event(), context.Semaphore(0)
+    begin, ready, computed_s = context.Event(), context.Semaphore(0), context.Value("d", 0.0)
     share = events // processes
     workers = [
-        context.Process(target=work, args=(str(root), number, share, begin, ready)) for number in range(processes)
+        context.Process(target=work, args=(str(root), number, share, begin, ready, computed_s))
+        for number in range(processes)
     ]
     for worker in workers:
         worker.start()
@@ -70,23 +78,26 @@ def run_clients(root: Path, events: int, processes: int) -> float:
     seconds = time.perf_counter() - began_s
     if any(worker.exitcode for worker in workers):
         raise SystemExit("a worker failed")
-    return share * processes / seconds
+    return share * processes / seconds, computed_s.value
 
 
-def work(root: str, number: int, share: int, begin: object, ready: object) -> None:
+def work(root: str, number: int, share: int, begin: Any, ready: Any, computed_s: Any) -> None:
     """One client process."""
     client = create_analytics_client(runtime_dir=f"{root}/run", spool_dir=f"{root}/spool")
     record = client.record_skill_execution
     record("warm", True, 1.0)
     client.flush(30)
-    ready.release()  # type: ignore[attr-defined]
-    begin.wait()  # type: ignore[attr-defined]
+    ready.release()
+    begin.wait()
+    began_s = time.process_time()
     accepted = sum(
         record(SKILLS[n % 20], n % 10 > 0, float((n * 7919) % 5000) / 3, USERS[(n + number) % 200], ORGS[n % 4])
         for n in range(share)
     )
     if accepted != share or not client.flush(120):
         os._exit(1)
+    with computed_s.get_lock():
+        computed_s.value += time.process_time() - began_s
     os._exit(0)
 
 
@@ -118,6 +129,12 @@ def executemany_rate(path: Path, count: int) -> float:
     seconds = time.perf_counter() - began_s
     db.close()
     return count / seconds
+
+
+def cpu_s(daemon: "subprocess.Popen[bytes]") -> float:
+    """How long the daemon has been computing."""
+    fields = Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def memory_kb(daemon: "subprocess.Popen[bytes]", field: str, root: Path) -> int:
