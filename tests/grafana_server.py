@@ -104,6 +104,12 @@ class GrafanaServer:
             return 403, {"message": "You'll need additional permissions to perform this action."}
         if self.role == "Viewer" and method != "GET":
             return 403, {"message": "Access denied"}
+        reply = self._known(part, method, rest, body)
+        if reply[0] == 404 and self.role != "Admin" and part in ("folders", "dashboards"):
+            return 403, {"message": "You'll need additional permissions to perform this action."}
+        return reply
+
+    def _known(self, part: str, method: str, rest: str, body: Any) -> Reply:
         known_parts = {
             "datasources": self._sources,
             "folders": self._folders,

@@ -49,11 +49,14 @@ class Grafana:
         return self._shown(version) if isinstance(version, str) else None
 
     def find(self, path: str) -> Any:
-        """What is there, or None. Raises GrafanaError."""
+        """What is there; None if nothing is, or nothing that the token may see. Raises GrafanaError.
+
+        To a token that may not see everything, Grafana says 403 of what is not there: making it will tell.
+        """
         try:
             return self.ask("GET", path)
         except Refused as error:
-            if error.status == 404:
+            if error.status in (403, 404):
                 return None
             raise
 

@@ -73,8 +73,10 @@ def _check(grafana: Grafana, sources: Sources) -> None:
 def _look(grafana: Grafana, path: str) -> Any:
     """What is there, None if nothing is. An Editor's token may not look: then there may be anything."""
     try:
-        return grafana.find(path)
+        return grafana.ask("GET", path)
     except Refused as error:
+        if error.status == 404:
+            return None
         if error.status == 403:
             return {}
         raise
