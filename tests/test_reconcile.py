@@ -92,6 +92,12 @@ def test_an_empty_database_is_equal(db: Database) -> None:
     assert verdicts(db.path, scrape(db)) == {**EQUAL, "metrics": "equal", "otlp": "skipped"}
 
 
+def test_without_a_database_there_is_nothing_to_compare(tmp_path: Path) -> None:
+    """And none is made."""
+    assert set(verdicts(tmp_path / "a.db").values()) == {"skipped"}
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_scrape_is_compared_at_its_own_event(db: Database) -> None:
     """What was recorded since is taken off again: counts, buckets, sums, ratings; new series were not there; a health
     score that was told since is not compared, as the one before is not known."""

@@ -34,6 +34,9 @@ def reconcile(path: Path, labels: tuple[str, ...], fetch: Fetch | None, advance:
         ("events", lambda: events.compare(path, advance)),
     ]
     for name, compare in made:
+        if not path.exists():
+            yield skipped(name, "there is no database yet")
+            continue
         try:
             yield compare()
         except (sqlite3.Error, TimeoutError) as error:
