@@ -6,6 +6,7 @@ import gzip
 import http.client
 import json
 import os
+import resource
 import socket
 import sqlite3
 import ssl
@@ -24,7 +25,7 @@ from skillmeterd.http import listener as listener_module
 from skillmeterd.http.guard import Guard, host_name, is_bearer
 from skillmeterd.http.monitoring import routes as monitoring_routes
 from skillmeterd.vitals import Vitals
-from tests.support import DaemonProcess, run_client, wait_until
+from tests.support import DaemonProcess, assert_exactly, run_client, wait_until
 
 BIG = b"0123456789abcdef" * 2**18  # 4 MiB: more than the sockets on both sides hold
 TOKEN = "correct-horse-battery-staple"
@@ -607,3 +608,24 @@ def executions(body: bytes) -> int:
     """The executions that a page of metrics shows, summed up."""
     lines = [line for line in body.decode().splitlines() if line.startswith("toolweaver_skill_executions_total")]
     return sum(int(line.rpartition(" ")[2]) for line in lines)
+
+
+def test_when_descriptors_run_out_the_listener_goes_on_afterwards(tmp_path: Path) -> None:
+    """A crowd that takes them all: the daemon lives, answers when the crowd has gone, and has lost nothing."""
+    with DaemonProcess(tmp_path, env=HTTP, started=False) as daemon:
+        daemon.spawn()
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (64, 64))
+        wait_until(lambda: "ready" in daemon.log())
+        address = "127.0.0.1", int(daemon.ask("status")["http"].rpartition(":")[2])
+        with contextlib.ExitStack() as stack:
+            for _ in range(60):
+                stack.enter_context(contextlib.closing(socket.create_connection(address))).sendall(HEAD)
+            wait_until(lambda: len(os.listdir(f"/proc/{daemon.pid}/fd")) >= 63, what="a crowd")
+            recorded = run_client("record('a'); client.flush(0.5)", daemon.env)
+        client = http.client.HTTPConnection(*address, timeout=30)
+        with contextlib.closing(client):
+            client.request("GET", "/healthz")
+            assert client.getresponse().status == 200
+        recorded += run_client("record('b'); assert client.flush(20)", daemon.env)
+        daemon.wait_drained()
+        assert_exactly(recorded, daemon.db_path)
