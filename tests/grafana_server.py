@@ -2,11 +2,12 @@
 
 import json
 import ssl
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
+
+from .scripted import ScriptedServer
 
 TOKEN = "glsa_s3cr3tServiceAccountToken"
 PLUGIN = "frser-sqlite-datasource"
@@ -15,13 +16,18 @@ Act = Callable[[BaseHTTPRequestHandler], None]
 Reply = tuple[int, Any]
 
 
-class GrafanaServer:
+class GrafanaServer(ScriptedServer):
     """Holds what it is given. A test may take away rights or plugins, or say what happens to a request.
 
     A data source works unless `sick` has its uid, with what Grafana says of it.
     """
 
     def __init__(self, *, certificates: Path | None = None, base: str = "") -> None:
+        tls = None
+        if certificates is not None:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(certificates / "cert.pem", certificates / "key.pem")
+        super().__init__(tls)
         self.role = "Admin"
         self.plugins = {PLUGIN}
         self.sick: dict[str, str] = {}
@@ -31,44 +37,12 @@ class GrafanaServer:
         self.asked: list[str] = []
         self.instead: dict[str, Reply | Act] = {}
         """By method and path, what happens instead; for `*`, to every request."""
-        self.released = threading.Event()
         self._base = base
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                outer._serve(self)
-
-            do_POST = do_PUT = do_GET
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._scheme, self._host = "http", "127.0.0.1"
-        if certificates is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificates / "cert.pem", certificates / "key.pem")
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-            self._scheme, self._host = "https", "localhost"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.released.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
     @property
     def url(self) -> str:
-        return f"{self._scheme}://{self._host}:{self._server.server_address[1]}{self._base}"
+        """Where its start page would be."""
+        return f"{super().url}{self._base}"
 
     @property
     def changes(self) -> list[str]:
@@ -79,7 +53,8 @@ class GrafanaServer:
         """No answer until the test is over."""
         self.released.wait()
 
-    def _serve(self, handler: BaseHTTPRequestHandler) -> None:
+    def serve(self, handler: BaseHTTPRequestHandler) -> None:
+        """By what happens instead, or else as Grafana would."""
         content = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         path = handler.path.removeprefix(self._base)
         line = f"{handler.command} {path}"

@@ -6,9 +6,9 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
@@ -24,6 +24,8 @@ from skillmeterd.config import DaemonSettings
 from skillmeterd.sinks import Source
 from skillmeterd.store import Chunk, Store
 from skillmeterd.vitals import Vitals
+
+from .scripted import ScriptedServer
 
 
 @dataclass(frozen=True)
@@ -49,44 +51,15 @@ OK = Answer()
 Script = Callable[[Posted], Answer]
 
 
-class Receiver:
+class Receiver(ScriptedServer):
     """Answers by its script: one answer a request, then OK; or a function of the request."""
 
     def __init__(self, *answers: Answer, script: Script | None = None) -> None:
+        super().__init__()
         self.posted: list[Posted] = []
-        self.released = threading.Event()
-        """Set when the test is over: whoever hangs may end."""
         self._answers = list(answers)
         self._script = script
         self._lock = threading.Lock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                outer._serve(self)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.released.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def then(self, *answers: Answer) -> None:
         """Answer the next requests so."""
@@ -108,7 +81,8 @@ class Receiver:
     def logs(self) -> list[ExportLogsServiceRequest]:
         return [ExportLogsServiceRequest.FromString(post.body) for post in self.posted if "logs" in post.path]
 
-    def _serve(self, handler: BaseHTTPRequestHandler) -> None:
+    def serve(self, handler: BaseHTTPRequestHandler) -> None:
+        """By the script."""
         body = handler.rfile.read(int(handler.headers["Content-Length"]))
         if handler.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)

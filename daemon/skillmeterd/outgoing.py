@@ -15,6 +15,12 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 
+def is_open(url: str) -> bool:
+    """Whether what is sent to an address can be read on the way."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1")
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What the other side said."""

@@ -2,7 +2,6 @@
 
 import os
 from typing import Final
-from urllib.parse import urlsplit
 
 import click
 
@@ -12,6 +11,7 @@ from skillmeter.settings import Reader, Setting
 from .. import shipped
 from ..errors import GrafanaError
 from ..grafana import Grafana, Sources, Step, install
+from ..outgoing import is_open
 from .frame import Failure, print_json, print_table
 
 ACCESS: Final = (
@@ -52,7 +52,7 @@ def install_(
     """
     address, secret = _access(url, token, token_file)
     wanted = Sources(bool(prometheus or not sqlite), _url(prometheus), _path(sqlite))
-    if urlsplit(address).scheme == "http" and urlsplit(address).hostname not in ("localhost", "127.0.0.1", "::1"):
+    if is_open(address):
         click.echo("skillmeter: the address begins with http: who is on the way can read the token", err=True)
     grafana = Grafana(address, secret)
     steps: list[Step] = []

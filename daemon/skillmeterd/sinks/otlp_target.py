@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from skillmeter.errors import ConfigError
 from skillmeter.parsers import TOKEN, URL, show
 
 from ..config import DaemonSettings
+from ..outgoing import is_open
 
 TIMEOUT_MS: Final = 10_000  # as the OTLP specification has it
 _LEAST_MS: Final = 100  # less was meant as seconds, as some SDKs read it
@@ -39,8 +40,7 @@ class Target:
     @property
     def is_open(self) -> bool:
         """Whether what is sent can be read on the way."""
-        url = urlsplit(self.url)
-        return url.scheme == "http" and url.hostname not in ("localhost", "127.0.0.1", "::1")
+        return is_open(self.url)
 
     def scrub(self, text: str) -> str:
         """Text of the receiver without what was sent to it in headers, should it repeat them."""
