@@ -163,10 +163,17 @@ def test_a_socket_that_was_passed_on_is_served_and_left_behind(tmp_path):
         assert_exactly(names, daemon.db_path)
 
 
-@pytest.mark.parametrize(("fds", "other", "said"), [(1, "-", "/else.sock"), (2, "", "skillmeter.sockx")])
-def test_a_wrong_socket_is_refused(tmp_path, fds, other, said):
+@pytest.mark.parametrize(
+    ("fds", "other", "env", "said"),
+    [
+        (1, "-", {}, "/else.sock"),
+        (2, "", {}, "skillmeter.sockx"),
+        (1, "", {"ANALYTICS_ENDPOINT": "tcp://127.0.0.1:9"}, "clients look for tcp://127.0.0.1:9"),
+    ],
+)
+def test_a_wrong_socket_is_refused(tmp_path, fds, other, env, said):
     """A socket with another path than clients look for, or more than one: an error that names them, at the start."""
-    with DaemonProcess(tmp_path, started=False) as daemon:
+    with DaemonProcess(tmp_path, env=env, started=False) as daemon:
         path = daemon.runtime_dir / ("else.sock" if other else "skillmeter.sock")
         run = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(ACTIVATE), str(path), str(fds), "-m", "skillmeterd", "run"],
@@ -183,8 +190,8 @@ def test_a_wrong_socket_is_refused(tmp_path, fds, other, said):
 
 def test_descriptors_for_another_process_are_not_taken(tmp_path):
     """LISTEN_FDS without this process's LISTEN_PID was inherited from a parent, and means nothing."""
-    assert activation.inherited(tmp_path / "s", {"LISTEN_FDS": "1", "LISTEN_PID": "1"}) is None
-    assert activation.inherited(tmp_path / "s", {}) is None
+    assert activation.inherited(str(tmp_path / "s"), {"LISTEN_FDS": "1", "LISTEN_PID": "1"}) is None
+    assert activation.inherited(str(tmp_path / "s"), {}) is None
 
 
 def test_something_that_is_no_socket_is_refused(tmp_path):
@@ -194,7 +201,7 @@ def test_something_that_is_no_socket_is_refused(tmp_path):
         from pathlib import Path
         from skillmeterd import activation
         os.dup2(os.open("/dev/null", os.O_RDONLY), 3)
-        activation.inherited(Path("/s"), {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())})
+        activation.inherited("/s", {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())})
     """
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=WAIT_S, check=False

@@ -8,7 +8,6 @@ import os
 import socket
 import stat
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
 from .errors import DaemonError
@@ -16,8 +15,8 @@ from .errors import DaemonError
 FIRST_FD: Final = 3
 
 
-def inherited(path: Path, env: Mapping[str, str] = os.environ) -> int | None:
-    """The descriptor of the socket that listens on `path`, if one was passed on.
+def inherited(where: str, env: Mapping[str, str] = os.environ) -> int | None:
+    """The descriptor of the socket that listens on the path `where`, if one was passed on.
 
     Raises DaemonError if something else was: the operator believes that clients reach the daemon there.
     """
@@ -28,9 +27,9 @@ def inherited(path: Path, env: Mapping[str, str] = os.environ) -> int | None:
         os.set_inheritable(fd, False)
     if not fds:
         return None
-    if len(fds) > 1 or _address_of(fds[0]) != str(path):
+    if len(fds) > 1 or _address_of(fds[0]) != where:
         raise DaemonError(
-            f"the service manager passed on {', '.join(map(_address_of, fds))}, and clients look for {path}:"
+            f"the service manager passed on {', '.join(map(_address_of, fds))}, and clients look for {where}:"
             " ListenStream and ANALYTICS_ENDPOINT have to name the same socket"
         )
     return fds[0]

@@ -80,11 +80,12 @@ class Receiver:
     def bind(self) -> None:
         """Listen. Raises zmq.ZMQError, DaemonError or OSError. An ipc socket belongs to its owner, and to the group of
         a folder that has the set-group-id bit."""
-        if not self._endpoint.startswith("ipc://"):
+        where = self._endpoint.removeprefix("ipc://")
+        passed_fd = activation.inherited(where)  # raises if the endpoint is tcp: only a path can have been passed on
+        if where == self._endpoint:
             self._socket.bind(self._endpoint)
             return
-        path = Path(self._endpoint.removeprefix("ipc://"))
-        passed_fd = activation.inherited(path)
+        path = Path(where)
         if passed_fd is not None:  # its mode is the service manager's affair, and so is its end
             self._socket.setsockopt(zmq.USE_FD, passed_fd)
             self._socket.bind(self._endpoint)

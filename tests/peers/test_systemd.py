@@ -407,6 +407,41 @@ def test_tokens_are_handed_over_as_credentials(service):
         service.host.run(["cat", "/etc/skillmeter/http_token"], user="bob", code=1)
 
 
+def test_clients_of_other_machines_come_in_with_their_keys(service):
+    """As the operator's page has it: the key as a credential, no socket unit, an address beyond loopback."""
+    text = (REPOSITORY / "docs/operations.md").read_text()
+    (prepare,) = [block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "remote.conf" in block]
+    said = service.host.sh(f"ip address replace 192.0.2.1/24 dev lo\n{prepare}")
+    public = said.split("The public key is")[1].split()[0]
+    keys = service.host.run(
+        ["/opt/skillmeter/bin/skillmeter", "keys", "new", "--client", "/tmp/alice.key"], user="alice"
+    )
+    allowed = keys.split("The public key is")[1].split()[0]
+    settings = f'endpoint = "tcp://192.0.2.1:5557"\ncurve_client_keys = ["{allowed}"]\n'
+    service.host.write("/etc/skillmeter/skillmeter.toml", settings)
+    there = {
+        "ANALYTICS_ENDPOINT": "tcp://192.0.2.1:5557",
+        "ANALYTICS_CURVE_SERVER_KEY": public,
+        "ANALYTICS_CURVE_CLIENT_SECRET_FILE": "/tmp/alice.key",
+    }
+    script = PRELUDE + "[record(f'remote-{n}') for n in range(100)]\nassert client.flush(60) and client.health_check()"
+    try:
+        service.host.sh("systemctl restart skillmeter || { journalctl --no-pager --unit=skillmeter; exit 1; }")
+        assert service.show("ActiveState", "skillmeter.socket") == "inactive"
+        command = ["env", *(f"{name}={value}" for name, value in there.items()), PYTHON, "-c", script]
+        names = service.host.run(command, user="alice").splitlines()
+        pid = service.show("MainPID")
+        secret = (service.host.root / "etc/skillmeter/daemon.key").read_text().strip()
+        assert secret not in service.host.sh(f"tr '\\0' '\\n' </proc/{pid}/environ") + service.log()
+    finally:
+        service.host.sh(f"rm -r {DROP_INS}\ninstall -m 644 systemd/skillmeter.toml /etc/skillmeter/skillmeter.toml")
+        service.host.sh("install -m 644 -t /etc/systemd/system systemd/skillmeter.socket\nsystemctl daemon-reload")
+        service.host.sh("systemctl stop skillmeter\nsystemctl enable --now skillmeter.socket skillmeter.service")
+    assert len(names) == 100
+    service.names += names
+    service.assert_nothing_lost()
+
+
 def test_a_backup_is_made_while_it_records(service):
     """The timer's service leaves a copy that holds every event committed before, and that nobody else can read."""
     (install,) = documented("Backup by timer")
