@@ -5,13 +5,12 @@ names, saves a third of its time. Whatever is not plain, and whatever fails, goe
 converts, counts and explains; nothing has been written or counted by then.
 """
 
-import datetime
 import functools
 import struct
 import time
 import zlib
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from .errors import came_between, raised_by_signal_handler
 from .events import MAX_ID_CHARS, MAX_LATENCY_MS, encode
@@ -22,26 +21,7 @@ MAX_KNOWN: Final = 4096  # ids remembered as valid, of skills and of others
 MAX_PLAIN_BYTES: Final = 512  # of a payload; three ids of 36 characters make 140
 
 
-class RecordExecution(Protocol):
-    """The signature of `record_skill_execution`."""
-
-    def __call__(
-        self,
-        skill_id: str,
-        success: bool,
-        latency_ms: float,
-        user_id: str | None = None,
-        org_id: str | None = None,
-        *,
-        error_type: str | None = None,
-        skill_version: str | None = None,
-        attributes: dict[str, Any] | None = None,
-        timestamp: float | datetime.datetime | None = None,
-    ) -> bool:
-        """See Recorder."""
-
-
-def record_plain(journal: Journal, general: RecordExecution) -> RecordExecution:
+def record_plain(journal: Journal, general: Callable[..., bool]) -> Callable[..., bool]:
     """`general`, with a short way to `journal` for the plain case; only for a journal that is `plain`."""
     attempted = journal.attempted
     now_ns, crc32, slowest = time.time_ns, zlib.crc32, MAX_LATENCY_MS
