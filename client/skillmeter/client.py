@@ -6,7 +6,6 @@ A short cut may be out of date at any time (somebody kept it, or was just taking
 over and hands on to its heir, which is the client again: `_accept_now` and `_count_now` look at how things are.
 """
 
-import functools
 import os
 from collections.abc import Callable
 from types import TracebackType
@@ -151,8 +150,7 @@ class AnalyticsClient(Recorder, Asker):
     def _take_short_cut(self, journal: Journal) -> None:
         self._accept, self._count = journal.append, journal.count
         if journal.plain and type(self).record_skill_execution is Recorder.record_skill_execution:
-            general = functools.partial(Recorder.record_skill_execution, self)
-            self.record_skill_execution = record_plain(journal, general)  # type: ignore[method-assign]
+            self.record_skill_execution = record_plain(journal, super().record_skill_execution)  # type: ignore[method-assign]
 
 
 _shared: dict[tuple[object, ...], AnalyticsClient] = {}
