@@ -214,6 +214,8 @@ class TestExport:
             e.recorded_at_ns for e in events()
         ]
         assert skillmeter("export", "-", "--db-path", tmp_path / "a.db").exit_code == 2
+        both = skillmeter("export", "-", "--format", "jsonl", "--json", "--db-path", tmp_path / "a.db")
+        assert (both.exit_code, both.stdout) == (2, "")
 
     def test_filters(self, tmp_path: Path) -> None:
         """Only a skill, only an org."""

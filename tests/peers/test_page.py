@@ -247,6 +247,8 @@ class TestStates:
         with DaemonProcess(tmp_path, env=HTTP) as daemon:
             page.goto(url(daemon))
             expect(page.locator("tbody")).to_contain_text("Nothing was recorded")
+            expect(page.locator(".plot")).to_have_text("No call in this period.")
+            expect(page.locator(".plot canvas")).to_be_hidden()  # no scale of nothing
             page.get_by_label("Period").select_option("3660")
             expect(page.locator("tbody")).to_contain_text("record_skill_execution")
 

@@ -39,6 +39,8 @@ def command(
     kind = kind or formats.format_of(path)
     if kind is None:
         raise click.UsageError("FILE should end in .csv, .jsonl or .parquet, or give --format")
+    if as_json and str(path) == "-":
+        raise click.UsageError("--json prints the outcome to stdout, where the events go; give a FILE")
     reader = Queries(context.daemon_settings(db_path=db_path).db_path).reader
     before, last = events.span(reader)
     count = 0

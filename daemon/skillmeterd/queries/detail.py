@@ -20,7 +20,7 @@ from .rollups import EVERYWHERE, IN_ORG, OF_SKILL, Target
 
 MAX_BINS: Final = 40
 MAX_PARTS: Final = 10
-MAX_USES: Final = 20_000  # a use is a user's on a day: read in about 15 ms, if from a cold cache
+MAX_USES: Final = 15_000  # a use is a user's on a day: read in about 15 ms from a cold cache
 _NEVER: Final = 2**31  # a day after all others
 
 
@@ -222,10 +222,13 @@ def _day_within(at: Snapshot, skill_id: str, uses: int) -> int:
 
 
 def _orgs(at: Snapshot, target: Target, first_day: int) -> list[Part]:
+    """A window that holds all days there are is read from the totals."""
+    oldest = at.value("SELECT min(day) FROM pair_daily")
+    is_all = oldest is None or first_day <= oldest
     rows = at.rows(
         f"""SELECT org_id, sum(executions) AS runs, sum(executions - successes)
-            FROM pair JOIN pair_daily ON pair_id = pair.id
-            WHERE {_of_target(target)} AND day >= :first
+            FROM pair JOIN {"pair_total" if is_all else "pair_daily"} ON pair_id = pair.id
+            WHERE {_of_target(target)} {"" if is_all else "AND day >= :first"}
             GROUP BY org_id HAVING runs > 0 ORDER BY runs DESC, org_id LIMIT :limit""",
         no=target.no,
         first=first_day,

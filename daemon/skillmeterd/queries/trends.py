@@ -2,6 +2,8 @@
 
 from typing import Final
 
+import msgspec
+
 from skillmeter.results import UsageTrendPoint
 
 from ..sketch import Sketch
@@ -36,14 +38,19 @@ def _points(at: Snapshot, target: Target, first: int, last: int) -> list[UsageTr
         first=first,
         last=last,
     )
-    by_day = {day: (Sums.of(sums), sketch) for day, *sums, sketch in rows}
     users = _users(at, target, first, last)
-    return [_point(day, *by_day.get(day, (Sums(), None)), users.get(day, 0)) for day in range(first, last + 1)]
+    by_day = {day: _point(day, Sums.of(sums), sketch, users.get(day, 0)) for day, *sums, sketch in rows}
+    return [by_day[day] if day in by_day else _day_without_use(day) for day in range(first, last + 1)]
 
 
 def _users(at: Snapshot, target: Target, first: int, last: int) -> dict[int, int]:
     sql = _USERS if target.scope == OF_SKILL else _USERS_IN_ORG
     return dict(at.rows(sql, no=target.no, first=first, last=last))
+
+
+def _day_without_use(day: int) -> UsageTrendPoint:
+    """Of ten years, most."""
+    return msgspec.structs.replace(_NOTHING, day=rollups.date_of(day))
 
 
 def _point(day: int, sums: Sums, sketch: bytes | None, users: int) -> UsageTrendPoint:
@@ -62,3 +69,6 @@ def _point(day: int, sums: Sums, sketch: bytes | None, users: int) -> UsageTrend
         rating_avg=sums.rating_avg,
         rating_count=sums.rating_count,
     )
+
+
+_NOTHING: Final = _point(0, Sums(), None, 0)
