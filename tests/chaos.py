@@ -196,7 +196,7 @@ class Chaos:
         assert_exactly(recorded, daemon.db_path, perhaps=perhaps)
         counts = ledger(daemon.db_path)
         assert counts["pending"] == 0
-        assert counts["dropped"] == sum(counts[f"dropped.{reason}"] for reason in self._reasons)
+        assert counts["dropped"] == sum(counts[f"dropped.{reason}"] for reason in self._reasons), counts
         assert not (daemon.spool_dir / "quarantine").exists()
         assert daemon.stop() == 0
 

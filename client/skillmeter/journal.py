@@ -458,7 +458,7 @@ class Journal:
         if faults.hit("journal.torn_write"):
             record = _pack(_crc32(payload, len(payload)), len(payload), RECORD_MAGIC) + payload
             with contextlib.suppress(ValueError):
-                self.current.write(record[: len(record) // 2])
+                faults.die(functools.partial(self.current.write, record[: len(record) // 2]))
             faults.die()
         kept = self._append_and_sync(payload) if self._sync else Journal.append(self, payload)
         faults.point("journal.after_write")
