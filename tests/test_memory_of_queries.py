@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,3 +62,18 @@ def answer(queries: Queries, method: str, params: dict[str, Any]) -> object:
         return queries.ask(method, params)
     except QueryError as error:
         return str(error)
+
+
+@pytest.mark.parametrize("window", [{}, {"days": 1}, {"days": 7}])
+@pytest.mark.parametrize("org", [None, "o1"])
+def test_what_is_known_of_a_skill_goes_with_its_next_execution(window: dict[str, int], org: str | None) -> None:
+    """Percentiles and users of the board follow the record, of today and of days that are over."""
+    before = [run(ago=3, user="u1", org="o1"), run(ago=40, org="o1"), run(user="u1", org="o1", latency_ms=10.0)]
+    with recorded(before) as queries:
+        for more in (run(user="u2", org="o1", latency_ms=900.0), run(ago=3, user="u3", org="o1", latency_ms=5000.0)):
+            asked = {"metric": "adoption", "org_id": org, **window}
+            queries.ask("leaderboard", asked)
+            commit(queries.store, [more])  # type: ignore[attr-defined]
+            alone = Queries(queries.store.path, clock_ns=lambda: NOW_NS)  # type: ignore[attr-defined]
+            assert queries.ask("leaderboard", asked) == alone.ask("leaderboard", asked)
+            alone.close()
