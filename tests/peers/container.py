@@ -40,6 +40,9 @@ class Image:
         self.root = folder / "bundle/rootfs"
         self.crun = ("crun", "--root", folder / "containers", "--cgroup-manager=disabled")
         self._env = _environment(folder)
+        tried = self.run("sh", "-c", "echo possible", check=False)
+        if tried != "possible\n":
+            missing(f"no mounts of one's own can be made here: {tried}")
         self._build()
         self.config: dict[str, Any] = json.loads((folder / "bundle/config.json").read_text())
         for volume, (_, mode) in {**VOLUMES, **DATA}.items():
