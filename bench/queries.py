@@ -1,6 +1,6 @@
 """Queries over a large record: how long each takes, and what recording costs upon few rows and upon many.
 
-    python bench/queries.py [--events 1000000] [--days 90] [--skills 1000] [--users 10000] [--orgs 20] [--keep FILE]
+    python bench/queries.py [--events 500000] [--days 90] [--skills 1000] [--users 10000] [--orgs 20] [--keep FILE]
 
 The target is 50 ms at the 95th percentile with `--events 10000000`, which takes a quarter of an hour to build; --keep
 builds it once. A user belongs to one org. Skills are as unequally popular as words are (Zipf), in the questions too.
@@ -57,7 +57,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sizes = {"events": 1_000_000, "days": 90, "skills": 1000, "users": 10_000, "orgs": 20}
+    sizes = {"events": 500_000, "days": 90, "skills": 1000, "users": 10_000, "orgs": 20}
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--keep", type=Path, help="keep the database here, or ask the one that is here")
