@@ -20,7 +20,7 @@ from .rollups import EVERYWHERE, IN_ORG, OF_SKILL, Target
 
 MAX_BINS: Final = 40
 MAX_PARTS: Final = 10
-MAX_USES: Final = 15_000  # a use is a user's on a day: read in about 15 ms from a cold cache
+MAX_USES: Final = 10_000  # a use is a user's on a day: read in about 10 ms from a cold cache
 _NEVER: Final = 2**31  # a day after all others
 
 
