@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skillmeter import records
+from skillmeter.errors import CorruptJournal
 from skillmeterd import database, orphans, spool
 from skillmeterd.errors import StoreReplaced, StoreUnavailable
 from skillmeterd.orphans import Orphans
@@ -399,6 +400,19 @@ def test_whatever_the_offset_and_the_damage_each_whole_record_is_stored_once(
     sweep.close()
 
 
+def test_damage_in_many_places_is_one_line_in_the_log(sweep: Sweep, caplog: pytest.LogCaptureFixture) -> None:
+    """Each place is counted and set aside; who may write into the spool cannot fill the log."""
+    written, _ = journal(sweep, 0)
+    body = b"".join(records.frame(event(f"e{number}")) + b"!" for number in range(200))
+    with written.head.open("r+b") as file:
+        file.seek(records.HEAD_BYTES)
+        file.write(body + records.frame(event("last")))
+    sweep.run()
+    assert [line.__dict__["places"] for line in caplog.records] == [200]
+    assert ledger(sweep.db)["dropped.corrupt"] == len(sweep.quarantined()) == 200
+    assert len(recorded_names(sweep.db)) == 201
+
+
 # What is no journal.
 
 
@@ -567,6 +581,59 @@ def test_without_a_spool_there_are_no_orphans(tmp_path: Path) -> None:
         sweeper.look()
         assert not sweeper.step()
     assert_consistent(tmp_path / "analytics.db")
+
+
+@pytest.mark.parametrize("base", [2**62 + 1, 2**63 - 20, 2**64 - 1])
+def test_a_segment_past_every_offset_is_set_aside(sweep: Sweep, base: int) -> None:
+    """Whoever may write into the spool cannot make the daemon count past SQLite's integers, and end on every start."""
+    written, _ = journal(sweep, 1)
+    path = sweep.spool_dir / f"{written.producer.hex()}.00000001.seg"
+    header = records.encode_segment_header(records.SegmentHeader(written.producer, 1, base))
+    path.write_bytes(header + records.frame(event("far")))
+    sweep.run()
+    assert_exactly(["e0"], sweep.db)
+    assert sweep.quarantined() == [path.name]
+    assert not journals(sweep.spool_dir)
+
+
+def test_a_head_that_grows_while_it_is_adopted_is_set_aside(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who made a file can make it endless after it was opened: no more of it is read than of any file of ours."""
+    path = sweep.spool_dir / f"{bytes(16).hex()}.journal"
+    path.write_bytes(bytes(records.HEAD_BYTES))
+    read: list[int] = []
+    pread = os.pread
+
+    def counted(fd: int, size: int, at: int) -> bytes:
+        found = pread(fd, size, at)
+        read.append(len(found))
+        assert sum(read) < 4 * spool.MAX_FILE_BYTES, "reads a file without an end"
+        return found
+
+    def locked(fd: int) -> bool:
+        os.truncate(path, 2**40)
+        return True
+
+    monkeypatch.setattr(spool, "lock", locked)
+    monkeypatch.setattr(os, "pread", counted)
+    sweep.run()
+    assert sweep.quarantined() == [path.name]
+
+
+def test_a_file_that_grows_while_it_is_read_is_not_read_as_a_whole(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The size that counts is the one that was checked."""
+    written, _ = journal(sweep, 1)
+    open_regular = spool.open_regular
+
+    def grown(path: Path) -> int | None:
+        fd = open_regular(path)
+        os.truncate(path, 2**40)
+        return fd
+
+    monkeypatch.setattr(spool, "open_regular", grown)
+    with pytest.raises(CorruptJournal):
+        spool.read_file(written.head, 0)
 
 
 # The quarantine.

@@ -197,6 +197,18 @@ def test_a_ledger_with_more_slots_than_we_know(bench: Bench) -> None:
     assert_consistent(bench.db)
 
 
+def test_damage_in_many_places_is_one_line_in_the_log(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """A client that sends nothing else cannot fill the log; each place is counted and set aside all the same."""
+    client = bench.client()
+    body = b"".join(records.frame(event(f"e{number}")) + b"!" for number in range(200))
+    client.send(*wire.encode(wire.Batch(ONE, 0, 0, []), body))
+    client.hears()
+    assert len(caplog.records) == 1
+    assert caplog.records[0].__dict__["places"] == 200
+    assert ledger(bench.db)["dropped.corrupt"] == bench.quarantine.count == 200
+    assert_exactly([f"e{number}" for number in range(200)], bench.db)
+
+
 # The store fails.
 
 

@@ -8,15 +8,20 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from skillmeter import records
 from skillmeter.errors import CorruptJournal
 from skillmeter.records import (
     HEAD_BYTES,
     LEDGER,
     LEDGER_AT,
+    MAX_OFFSET,
     MAX_PAYLOAD_BYTES,
     RECORD_HEADER_BYTES,
+    SEARCH_EFFORT,
+    SEARCH_STEP_BYTES,
     SEGMENT_HEADER_BYTES,
     Head,
+    Scan,
     SegmentHeader,
     cut,
     decode_head,
@@ -78,9 +83,16 @@ def test_the_ledger_s_slots_are_pinned():
 @given(st.binary(min_size=16, max_size=16), st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))
 def test_heads_and_segment_headers_come_back(producer, at_ns, number):
     """Every head and every segment header decodes to what was encoded."""
-    head, segment = Head(producer, at_ns, number), SegmentHeader(producer, number, at_ns)
+    head, segment = Head(producer, at_ns, number), SegmentHeader(producer, number, min(at_ns, MAX_OFFSET))
     assert decode_head(encode_head(head).ljust(HEAD_BYTES, b"\0")) == head
     assert decode_segment_header(encode_segment_header(segment)) == segment
+
+
+@given(st.integers(MAX_OFFSET + 1, 2**64 - 1))
+def test_a_segment_cannot_begin_where_no_offset_is(base):
+    """Such a number, with its checksum right, would be past what SQLite can keep."""
+    with pytest.raises(CorruptJournal):
+        decode_segment_header(encode_segment_header(SegmentHeader(bytes(16), 1, base)))
 
 
 @given(st.integers(0, 51), st.integers(0, 7))
@@ -136,13 +148,13 @@ def test_a_torn_tail_costs_only_the_unfinished_record(written, last, data):
 @given(payloads.filter(bool), st.binary(min_size=1, max_size=40), st.data())
 def test_records_around_damage_are_found(written, damage, data):
     """Overwrite a span anywhere: every record outside of it is delivered, in order, and nothing is made up."""
-    records = [frame(payload) for payload in written]
-    whole = bytearray(b"".join(records))
+    framed = [frame(payload) for payload in written]
+    whole = bytearray(b"".join(framed))
     at = data.draw(st.integers(0, len(whole) - 1))
     whole[at : at + len(damage)] = damage[: len(whole) - at]
     found = scan(bytes(whole).ljust(len(whole) + 50, b"\0"), sealed=True)
     position, survivors = 0, []
-    for record, payload in zip(records, written, strict=True):
+    for record, payload in zip(framed, written, strict=True):
         if whole[position : position + len(record)] == record:
             survivors.append((position + len(record), payload))
         position += len(record)
@@ -166,6 +178,28 @@ def test_each_byte_is_explained(written, noise, sealed):
     assert position == found.end
     assert not data[found.end + found.torn :].strip(b"\0")
     assert not (sealed and found.torn)
+
+
+@pytest.mark.parametrize("pattern", [b"\xff\xfe", b"\xff\xff\xff\xfe", b"\x01\x00\xff\xfe"])
+def test_what_looks_like_records_everywhere_is_given_up(pattern, monkeypatch):
+    """The work grows with the size, not with its square; what was not looked at is corrupt, and never torn."""
+    data = pattern * (2**20 // len(pattern))
+    checked = []
+
+    def crc32(payload, start):
+        checked.append(len(payload))
+        return zlib.crc32(payload, start)
+
+    monkeypatch.setattr(records, "_crc32", crc32)
+    found = scan(data, sealed=False)
+    assert found == Scan([], [], [(0, len(data))], 0, len(data))
+    assert sum(checked) + SEARCH_STEP_BYTES * len(checked) < 2 * SEARCH_EFFORT * len(data)
+
+
+def test_tiny_records_that_are_all_damaged_are_all_looked_at():
+    """The last one, which is whole, is found behind them."""
+    data = (b"\0\0\0\0\1\0\xff\xfex") * 100_000 + frame(PAYLOAD)
+    assert scan(data, sealed=True).payloads == [PAYLOAD]
 
 
 @given(st.binary(max_size=400), st.integers(0, 400))

@@ -64,6 +64,11 @@ HEAD_BYTES: Final = 4096
 SEGMENT_HEADER_BYTES: Final = 64
 LEDGER_AT: Final = 64
 MAX_PAYLOAD_BYTES: Final = 65535
+MAX_OFFSET: Final = 2**62  # as in the protocol; SQLite's integers end soon after
+SEARCH_EFFORT: Final = 64
+"""Bytes looked at for each byte of a damaged file, to find records again: one of tiny records that are all damaged is
+searched to its end, and one that was made to look like the beginning of a record everywhere takes no longer."""
+SEARCH_STEP_BYTES: Final = 512  # as which a look at one place counts, besides the payload that it checks
 
 DROP_REASONS: Final = (
     "spool_full",  # the bound of this process is reached
@@ -165,12 +170,14 @@ def scan(data: bytes, *, sealed: bool) -> Scan:
     """Read one segment's record bytes as a dead writer left them.
 
     `sealed` says that a later segment exists. Reading ends where only zeros follow. What is no record there
-    is *torn* if nothing valid comes after it in the last segment, and *corrupt* otherwise.
+    is *torn* if nothing valid comes after it in the last segment, and *corrupt* otherwise; so is the rest of a file in
+    which the search for records was given up (SEARCH_EFFORT).
     """
     payloads: list[bytes] = []
     ends: list[int] = []
     corrupt: list[tuple[int, int]] = []
     used = len(data.rstrip(b"\0"))
+    left = SEARCH_EFFORT * max(used, HEAD_BYTES)
     at = 0
     while True:
         for end, payload in parse(data, at):
@@ -179,9 +186,9 @@ def scan(data: bytes, *, sealed: bool) -> Scan:
             at = end
         if at >= used:
             return Scan(payloads, ends, corrupt, 0, at)
-        again = _next_record(data, at + 1, used)
+        again, left = _next_record(data, at + 1, used, left)
         if again is None:
-            if sealed:
+            if sealed or left < 0:
                 corrupt.append((at, used))
                 return Scan(payloads, ends, corrupt, 0, used)
             return Scan(payloads, ends, corrupt, used - at, at)
@@ -189,16 +196,20 @@ def scan(data: bytes, *, sealed: bool) -> Scan:
         at = again
 
 
-def _next_record(data: bytes, at: int, used: int) -> int | None:
-    """Where the next valid record begins at or after `at`."""
+def _next_record(data: bytes, at: int, used: int, left: int) -> tuple[int | None, int]:
+    """Where the next valid record begins at or after `at`, and the effort that is left of `left`: below 0, the search
+    was given up."""
     magic = RECORD_MAGIC.to_bytes(2, "little")
     found = data.find(magic, at + RECORD_HEADER_BYTES - 2, used)
     while found >= 0:
         start = found - (RECORD_HEADER_BYTES - 2)
         if next(parse(data, start), None) is not None:
-            return start
+            return start, left
+        left -= SEARCH_STEP_BYTES + min(int(_unpack_record(data, start)[1]), used - start)
+        if left < 0:
+            break
         found = data.find(magic, found + 1, used)
-    return None
+    return None, left
 
 
 def encode_head(head: Head) -> bytes:
@@ -226,6 +237,8 @@ def decode_segment_header(data: bytes) -> SegmentHeader:
     """Raises CorruptJournal when `data` does not begin with a segment header of this version."""
     _check(data, SEGMENT_MAGIC, _SEGMENT, SEGMENT_HEADER_BYTES)
     _, _, _, index, producer, base = _SEGMENT.unpack_from(data)
+    if base > MAX_OFFSET:
+        raise CorruptJournal(f"offset {base}, where no journal gets")
     return SegmentHeader(producer, index, base)
 
 

@@ -253,7 +253,8 @@ class Orphans:
             if base + first >= at:
                 chunk.corrupt += 1
                 self._quarantine.keep(adopted.producer, base + first, data[first:last])
-                log.warning("set damaged bytes aside", extra={"journal": adopted.path.name, "offset": base + first})
+        if chunk.corrupt:  # one line a file, however many places it has
+            log.warning("set damaged bytes aside", extra={"journal": adopted.path.name, "places": chunk.corrupt})
         return chunk
 
     def _parts(self, adopted: Adopted) -> list[Part]:

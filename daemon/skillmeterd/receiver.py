@@ -217,8 +217,11 @@ class Receiver:
         self._vitals.last_commit_ns = time.time_ns()
 
     def _keep_corrupt(self, intake: Intake) -> None:
+        if intake.corrupt:  # one line a group: a client can send damaged bytes all day
+            producer, offset, _ = intake.corrupt[0]
+            where = {"producer": producer.hex(), "offset": offset, "places": len(intake.corrupt)}
+            log.warning("set damaged bytes aside", extra=where)
         for producer, offset, span in intake.corrupt:
-            log.warning("set damaged bytes aside", extra={"producer": producer.hex(), "offset": offset})
             with contextlib.suppress(OSError):  # it is counted; the bytes are for a person's curiosity
                 self._quarantine.keep(producer, offset, span)
         self._vitals.quarantined = self._quarantine.count

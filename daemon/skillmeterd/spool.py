@@ -74,13 +74,16 @@ def opened(path: Path) -> Iterator[int]:
 def read_file(path: Path, start: int) -> bytes:
     """A regular file's content from byte `start` on. Raises CorruptJournal for anything else, or OSError."""
     with opened(path) as fd:
-        return os.pread(fd, max(0, os.fstat(fd).st_size - start), start)
+        size = os.fstat(fd).st_size
+        if size > MAX_FILE_BYTES:  # it has grown since it was opened
+            raise CorruptJournal(NOT_OURS)
+        return os.pread(fd, max(0, size - start), start)
 
 
 def has_content(fd: int, at: int = 0) -> bool:
-    """Whether a file holds anything but zeros from byte `at` on."""
+    """Whether a file holds anything but zeros from byte `at` on, or has grown larger than any of ours."""
     while block := os.pread(fd, 1 << 20, at):
-        if block.strip(b"\0"):
+        if block.strip(b"\0") or at > MAX_FILE_BYTES:
             return True
         at += len(block)
     return False
