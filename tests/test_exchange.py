@@ -20,10 +20,12 @@ from skillmeter.errors import DaemonUnavailable
 from skillmeter.events import Event, Execution, Health, Rating
 from skillmeterd.cli import group
 from skillmeterd.exchange.carrier import Carrier, batches, producer_of
+from skillmeterd.exchange.journals import hand_over
 from skillmeterd.exchange.rows import event_of
 from skillmeterd.store import Chunk, Store
 
-from .support import DaemonProcess, ledger, query, run_client
+from .journals import event, write_journal
+from .support import DaemonProcess, journals, ledger, query, run_client
 
 HOSTILE = ("=1+1", 'a,b\n"c"', "\x00", "null", "1", "'; DROP TABLE x --", "é\u2028", " ")
 COLUMNS = "recorded_at, kind, skill_id, user_id, org_id, success, latency_ms, rating, score, error_type, attributes"
@@ -202,6 +204,16 @@ class TestJournals:
                     daemon.wait_drained()
                 assert query(daemon.db_path, "SELECT user_id FROM events ORDER BY 1") == [(name,) for name in names]
 
+    def test_a_link_in_the_spool_is_not_followed(self, tmp_path: Path) -> None:
+        """Who may write into the spool cannot have an import write elsewhere."""
+        found = write_journal(tmp_path / "found", [[event("a")]])
+        (tmp_path / "spool").mkdir()
+        (tmp_path / "precious").write_text("before")
+        (tmp_path / "spool" / f".{found.head.name}.partial").symlink_to(tmp_path / "precious")
+        hand_over(found.head, tmp_path / "spool")
+        assert (tmp_path / "precious").read_text() == "before"
+        assert journals(tmp_path / "spool") == [found.head.name]
+
 
 class TestExport:
     """Files appear whole or not at all."""
@@ -216,6 +228,16 @@ class TestExport:
         assert skillmeter("export", "-", "--db-path", tmp_path / "a.db").exit_code == 2
         both = skillmeter("export", "-", "--format", "jsonl", "--json", "--db-path", tmp_path / "a.db")
         assert (both.exit_code, both.stdout) == (2, "")
+
+    def test_a_file_is_its_owners_alone(self, tmp_path: Path) -> None:
+        """Whatever the umask: it holds who used what."""
+        commit(tmp_path / "a.db", *events())
+        umask = os.umask(0)
+        try:
+            assert skillmeter("export", tmp_path / "x.csv", "--db-path", tmp_path / "a.db").exit_code == 0
+        finally:
+            os.umask(umask)
+        assert (tmp_path / "x.csv").stat().st_mode & 0o777 == 0o600
 
     def test_filters(self, tmp_path: Path) -> None:
         """Only a skill, only an org."""

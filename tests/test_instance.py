@@ -69,11 +69,16 @@ def test_a_database_is_known_through_links(tmp_path: Path, instance: Instance, s
 
 
 def test_folders_are_made_for_their_owner_alone(tmp_path: Path, instance: Instance) -> None:
-    """Spool, runtime folder and the database's: nobody else reads them."""
-    made = settings(tmp_path / "new", db_path=str(tmp_path / "new/db/analytics.db"))
-    instance.claim_all(made)
-    for folder in ("run", "spool", "db"):
-        assert (tmp_path / "new" / folder).stat().st_mode & 0o777 == 0o700
+    """Spool, runtime folder, the database's, and those above them, whatever the umask: nobody else reads them, or puts
+    others in their place."""
+    made = settings(tmp_path / "newer/new", db_path=str(tmp_path / "newer/new/db/analytics.db"))
+    umask = os.umask(0)
+    try:
+        instance.claim_all(made)
+    finally:
+        os.umask(umask)
+    for folder in ("newer", "newer/new", "newer/new/run", "newer/new/spool", "newer/new/db"):
+        assert (tmp_path / folder).stat().st_mode & 0o777 == 0o700
 
 
 def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path, instance: Instance) -> None:

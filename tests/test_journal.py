@@ -218,6 +218,17 @@ TestModel = Model.TestCase
 TestModel.settings = settings(max_examples=40, stateful_step_count=30, suppress_health_check=list(HealthCheck))
 
 
+def test_folders_are_made_for_their_owner_alone(tmp_path: Path) -> None:
+    """The spool and those above it, whatever the umask: nobody else can put another spool in its place."""
+    umask = os.umask(0)
+    try:
+        small(tmp_path / "newer" / "new" / "spool").close()
+    finally:
+        os.umask(umask)
+    for folder in ("newer", "newer/new", "newer/new/spool"):
+        assert (tmp_path / folder).stat().st_mode & 0o777 == 0o700
+
+
 def test_the_files_are_in_the_format(journal: Journal, tmp_path: Path) -> None:
     """The head says who writes and what was counted; each segment says whose it is and where it begins."""
     for number in range(30):

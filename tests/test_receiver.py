@@ -350,16 +350,16 @@ def test_a_bad_message_is_refused_and_counted(bench: Bench, frames: list[bytes])
 def test_a_frame_that_is_too_large_costs_its_sender_the_connection(bench: Bench) -> None:
     """libzmq closes it before the frame is in memory; the others do not notice."""
     hostile, client = bench.client(), bench.client()
-    hostile.send(wire.PROTOCOL, GOOD[1], b"x" * (wire.MAX_MESSAGE_BYTES + 1))
+    hostile.send(wire.PROTOCOL, GOOD[1], b"x" * (wire.MAX_BATCH_BYTES + 1))
     end = client.batch(0, event("a"))
     assert client.hears() == [wire.Ack(ONE, end, 1)]
     assert bench.vitals.batches == 1
 
 
 def test_rubbish_for_records_is_set_aside_within_bounds(bench: Bench) -> None:
-    """A body of megabytes that holds no record is counted as one damage, and kept for a person to see."""
+    """A large body that holds no record is counted as one damage, and kept for a person to see."""
     client = bench.client()
-    body = os.urandom(1 << 20).replace(b"\xff\xfe", b"..")
+    body = os.urandom(wire.MAX_BATCH_BYTES).replace(b"\xff\xfe", b"..")
     client.send(*wire.encode(wire.Batch(ONE, 0, 0, []), body))
     assert client.hears() == [wire.Ack(ONE, len(body), 0)]
     (kept,) = bench.quarantine.folder.iterdir()

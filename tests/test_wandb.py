@@ -155,6 +155,16 @@ def test_the_run_is_begun_as_the_settings_say(db: Database, told: Told, start: S
     assert "WANDB_API_KEY" not in os.environ
 
 
+def test_what_the_library_writes_is_its_owners_alone(told: Told, start: Start) -> None:
+    """Whatever the umask: the run's files hold names of skills."""
+    umask = os.umask(0)
+    try:
+        assert start().push()
+    finally:
+        os.umask(umask)
+    assert told.path.stat().st_mode & 0o777 == 0o600
+
+
 def test_what_the_library_cannot_do_is_shown_and_the_next_row_covers_it(db: Database, told: Told, start: Start) -> None:
     """No event is missing from the windows, and no secret is in the message."""
     with told.misbehaving("init.raises"):

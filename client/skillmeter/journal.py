@@ -508,24 +508,25 @@ def take_unfinished() -> set[str]:
 
 def _make_spool(spool_dir: str) -> None:
     try:
-        _make_folder(spool_dir, 0o700)
+        _make_folder(spool_dir)
     except OSError as error:
         raise unusable(error, spool_dir) from error
 
 
-def _make_folder(path: str, mode: int) -> None:
-    """Make a folder and those above it. (os.makedirs asks os.path.exists, which would swallow a handler's timeout.)"""
+def _make_folder(path: str) -> None:
+    """Make a folder and those above it, for their owner alone: who may write to one of those can put another in its
+    place. (os.makedirs asks os.path.exists, which would swallow a handler's timeout.)"""
     try:
-        os.mkdir(path, mode)
+        os.mkdir(path, 0o700)
     except FileExistsError as error:  # if it is no folder, that comes out when a file is made in it
         if came_between(error):
             raise
     except FileNotFoundError as error:
         if came_between(error) or path == os.path.dirname(path):
             raise
-        _make_folder(os.path.dirname(path), 0o777)
+        _make_folder(os.path.dirname(path))
         with contextlib.suppress(FileExistsError):  # by another process in between
-            os.mkdir(path, mode)
+            os.mkdir(path, 0o700)
 
 
 def _sync_folder(folder: str) -> None:

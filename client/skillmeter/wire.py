@@ -21,7 +21,10 @@ from .errors import WireError
 PROTOCOL: Final = b"SKM1"
 MAX_HEADER_BYTES: Final = 65536
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
-"""The largest frame a daemon accepts (ZMQ_MAXMSGSIZE)."""
+"""The largest frame a client accepts (ZMQ_MAXMSGSIZE): an answer may be long."""
+MAX_BATCH_BYTES: Final = 256 * 1024
+"""The largest frame a daemon accepts, twice what clients send. Whoever reaches its socket, with a key or without, can
+have it hold one that never ends for each of his connections."""
 
 ProducerId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Offset = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
@@ -106,7 +109,7 @@ def decode_to_client(frames: Sequence[bytes]) -> ToClient:
     """A daemon's message. Raises WireError."""
     if len(frames) != 2:
         raise WireError(f"{len(frames)} frames, expected 2")
-    message: ToClient = _decode(frames, _to_client, MAX_MESSAGE_BYTES)  # an answer may be long
+    message: ToClient = _decode(frames, _to_client, MAX_MESSAGE_BYTES)
     return message
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from . import folders
 from .errors import NetworkFileSystem, StoreUnavailable
 from .migrations import check, migrate
 from .sketch import merge_encoded
@@ -46,7 +47,7 @@ def open_writer(path: Path, now_ns: int) -> sqlite3.Connection:
 
     Raises sqlite3.Error, OSError or StoreUnavailable.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folders.make(path.parent)
     refuse_network(path)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite gives -wal and -shm the same mode
     db = sqlite3.connect(

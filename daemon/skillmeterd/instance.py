@@ -9,6 +9,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from . import folders
 from .config import DaemonSettings
 from .errors import AlreadyRunning
 
@@ -23,7 +24,7 @@ class Instance:
         """Lock everything that a daemon owns, all or nothing; makes its folders. Raises AlreadyRunning, or OSError."""
         database = settings.db_path.resolve()  # by whatever links it is reached
         try:
-            Path(settings.spool_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+            folders.make(Path(settings.spool_dir))
             if settings.endpoint.startswith("ipc://"):
                 self.claim(Path(settings.endpoint.removeprefix("ipc://") + ".lock"), "socket")
             self.claim(database.with_name(database.name + ".lock"), "database")
@@ -34,7 +35,7 @@ class Instance:
 
     def claim(self, path: Path, what: str) -> None:
         """Lock `path`, made if need be. Raises AlreadyRunning, or OSError."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folders.make(path.parent)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

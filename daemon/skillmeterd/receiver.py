@@ -58,7 +58,7 @@ class Receiver:
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RCVHWM, HWM_MESSAGES)
         self._socket.setsockopt(zmq.SNDHWM, UNREAD_MESSAGES)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_BATCH_BYTES)
         self._socket.setsockopt(zmq.BACKLOG, 1024)
         self._gate = None if keys is None else Gate(self._socket, keys)
         self._wake_in, self._wake_out = os.pipe()

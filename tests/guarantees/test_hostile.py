@@ -49,9 +49,9 @@ def test_a_flood_is_refused_and_holds_up_nobody(tmp_path: Path) -> None:
         [os.urandom(20)],
         [wire.PROTOCOL, os.urandom(60_000), b""],
         [wire.PROTOCOL, b"\x91" * 60_000, b""],
-        [*batch[:2], os.urandom(MIB)],
-        [*batch[:2], bytes(wire.MAX_MESSAGE_BYTES)],
-        [*batch[:2], bytes(wire.MAX_MESSAGE_BYTES + 1)],
+        [*batch[:2], os.urandom(wire.MAX_BATCH_BYTES // 2)],
+        [*batch[:2], bytes(wire.MAX_BATCH_BYTES)],
+        [*batch[:2], bytes(wire.MAX_BATCH_BYTES + 1)],
         [wire.PROTOCOL, *[b"x"] * 500],
         wire.encode(wire.Request(1, "x" * 60)),
     ]
@@ -117,6 +117,23 @@ def test_bytes_that_are_no_zeromq_are_none_of_our_business(tmp_path: Path) -> No
         recorded = run_client(RECORD_AND_FLUSH, daemon.env, "a")
         daemon.wait_drained()
         assert_exactly(recorded, daemon.db_path)
+
+
+def test_frames_that_never_end_take_little(tmp_path: Path) -> None:
+    """Connections that each send all of a large frame but its last bytes, before they have said who they are, and that
+    would keep it in the daemon's memory until their time to do so is over."""
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL".ljust(55, b"\0")
+    size = 4 * MIB
+    with DaemonProcess(tmp_path) as daemon, contextlib.ExitStack() as open_sockets:
+        before = daemon.peak_bytes()
+        for _ in range(50):
+            peer = open_sockets.enter_context(socket.socket(socket.AF_UNIX))
+            peer.settimeout(60)
+            peer.connect(f"{daemon.runtime_dir}/skillmeter.sock")
+            with contextlib.suppress(ConnectionError):
+                peer.sendall(greeting + b"\x02" + size.to_bytes(8, "big") + bytes(size - 10))
+        daemon.ask("status")
+        assert daemon.peak_bytes() - before < 50 * wire.MAX_BATCH_BYTES + 16 * MIB
 
 
 def test_more_connections_than_descriptors_do_not_end_the_daemon(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import IO
 import click
 
 from ..exchange import formats
+from ..exchange.files import create_private
 from ..queries import Queries, events
 from .frame import Context, Failure, pass_context, print_json, progress
 
@@ -33,8 +34,9 @@ def command(
 ) -> None:
     """Write the events that were committed so far to FILE, or to stdout if it is -, as CSV, JSON lines or Parquet.
 
-    FILE appears when it is complete. Recording goes on meanwhile. In CSV, values are carried literally: a spreadsheet
-    program takes a cell that begins with = + - or @ for a formula, unless the file is imported there as text.
+    FILE, for its owner alone, appears when it is complete. Recording goes on meanwhile. In CSV, values are carried
+    literally: a spreadsheet program takes a cell that begins with = + - or @ for a formula, unless the file is
+    imported there as text.
     """
     kind = kind or formats.format_of(path)
     if kind is None:
@@ -67,7 +69,7 @@ def output(path: Path) -> Iterator[IO[bytes]]:
         raise Failure(f"there is no folder {path.parent}")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("xb") as file:
+        with create_private(partial) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

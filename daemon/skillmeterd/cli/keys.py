@@ -9,6 +9,7 @@ import zmq
 
 from skillmeter.parsers import CURVE_KEY
 
+from .. import folders
 from .frame import Failure, print_json
 
 DAEMON: Final = """\
@@ -67,7 +68,7 @@ def show(path: Path) -> None:
 
 def _keep(path: Path, secret: bytes) -> None:
     """Make the file, which nobody else could open at any moment. Raises Failure if it exists, or OSError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folders.make(path.parent)
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

@@ -9,8 +9,10 @@ from pathlib import Path
 from skillmeter.errors import CorruptJournal
 from skillmeter.records import HEAD_BYTES, decode_head
 
+from .. import folders
 from ..errors import DaemonError
 from ..spool import lock, open_regular
+from .files import create_private
 
 
 class NotImportable(DaemonError):
@@ -31,7 +33,7 @@ def hand_over(path: Path, spool_dir: Path) -> None:
     if (spool_dir / path.name).exists():
         raise NotImportable(f"{path.name} is in the spool {spool_dir} already")
     with _held(path):
-        spool_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folders.make(spool_dir)
         for part in (*sorted(path.parent.glob(f"{path.stem}.*.seg")), path):  # the head last: it is what is looked for
             _copy(part, spool_dir / part.name)
 
@@ -56,12 +58,12 @@ def _held(path: Path) -> Iterator[None]:
 def _copy(source: Path, target: Path) -> None:
     """A copy that takes its name when it is complete."""
     partial = target.with_name(f".{target.name}.partial")
+    partial.unlink(missing_ok=True)  # of an import that was killed; a link that others put there is not followed
     try:
-        with source.open("rb") as old, partial.open("wb") as new:
+        with source.open("rb") as old, create_private(partial) as new:
             shutil.copyfileobj(old, new)
             new.flush()
             os.fsync(new.fileno())
-        partial.chmod(0o600)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ import wandb
 
 def main() -> None:
     """Serve until stdin ends."""
+    os.umask(0o077)  # the files that the library writes, and keeps, are their owner's alone
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the library prints is no answer
     run = None
