@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -54,6 +55,24 @@ def test_spool_lists_what_waits_and_drains_it_without_a_daemon(tmp_path: Path):
         assert "Nothing" in drained.stdout
         assert_exactly(recorded, daemon.db_path)
         assert not daemon.journals()
+
+
+def test_names_that_are_no_text_are_shown_all_the_same(tmp_path: Path):
+    """Whoever may write into the spool can give files any name: nothing reaches the terminal that moves its cursor, and
+    JSON stays JSON."""
+    with DaemonProcess(tmp_path, started=False) as daemon:
+        folder = daemon.spool_dir / "quarantine"
+        folder.mkdir(mode=0o700, parents=True)
+        for place in (daemon.spool_dir, folder):
+            Path(os.fsdecode(bytes(place) + b"/\xff\x1b[31m\n.journal")).touch()
+            Path(os.fsdecode(bytes(place) + b"/\xff\x1b[31m\n.txt")).touch()
+        for words in (("spool", "ls"), ("spool", "repair"), ("doctor",)):
+            shown = skillmeter(daemon, *words)
+            assert "\\udcff\\x1b[31m\\n" in shown.stdout
+            assert "\x1b" not in shown.stdout + shown.stderr
+            told = skillmeter(daemon, *words, "--json")
+            assert "udcff" in told.stdout, told.stderr
+            json.loads(told.stdout)
 
 
 def test_spool_drain_waits_for_a_daemon_that_runs(tmp_path: Path):

@@ -364,6 +364,24 @@ def test_rubbish_behind_a_request_ends_the_connection(serve: Serve, caplog: pyte
     assert not caplog.records
 
 
+@pytest.mark.parametrize("length", ["Content-Length: 45\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+def test_behind_a_body_no_request_is_answered(serve: Serve, method: bytes, length: str) -> None:
+    """A proxy in front of us may think that the body ends elsewhere, and that the rest is somebody else's request."""
+    body = b"0\r\n\r\nGET /page HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    answers = answer_to(serve(), HEAD.replace(b"GET", method) + length.encode() + b"\r\n\r\n" + body)
+    assert answers.count(b"HTTP/1.1 ") == 1
+    assert b"connection: close" in answers.lower()
+
+
+def test_too_many_parameters_are_refused(serve: Serve) -> None:
+    """They are not left out, which would answer another question."""
+    listener = serve()
+    assert get(listener, "/page?org=x" + "&a=1" * (app.MAX_FIELDS - 1))[0] == 200
+    status, body, _ = get(listener, "/page?org=x" + "&a=1" * app.MAX_FIELDS)
+    assert (status, b"at most 32 parameters" in body) == (400, True)
+
+
 def test_a_body_is_not_waited_for(serve: Serve) -> None:
     """A request that promises gigabytes is answered at once; what it sends is not kept."""
     assert status_of(serve(), HEAD + b"Content-Length: 9999999999\r\n\r\n") == 200

@@ -661,3 +661,31 @@ def test_damaged_bytes_cannot_fill_the_disk(tmp_path: Path, monkeypatch: pytest.
         quarantine.keep(bytes(16), number, b"x")
     assert len(list(quarantine.folder.iterdir())) == 5
     assert quarantine.count == 14
+
+
+def test_a_quarantine_that_somebody_else_made_is_not_used(sweep: Sweep) -> None:
+    """Who may write into the spool cannot have journals moved to himself: they stay where they are."""
+    theirs = sweep.spool_dir.parent / "theirs"
+    theirs.mkdir()
+    sweep.quarantine.folder.symlink_to(theirs)
+    foreign = strange(sweep.spool_dir, "foreign", f"{bytes(16).hex()}.journal")
+    sweep.run()
+    assert foreign.exists()
+    assert not os.listdir(theirs)
+    with pytest.raises(PermissionError, match="delete it"):
+        sweep.quarantine.keep(bytes(16), 0, b"x")
+    sweep.quarantine.folder.unlink()
+    sweep.run()
+    assert sweep.quarantined() == [foreign.name]
+
+
+@pytest.mark.skipif(bool(os.geteuid()), reason="only root can give a folder away")
+def test_the_quarantine_is_the_daemons_or_the_spools_owners(sweep: Sweep) -> None:
+    """A folder that another user made is theirs to read; the spool's owner may run the command, or root for him."""
+    sweep.quarantine.folder.mkdir(mode=0o700)
+    os.chown(sweep.quarantine.folder, 65534, 65534)
+    with pytest.raises(PermissionError):
+        sweep.quarantine.keep(bytes(16), 0, b"x")
+    os.chown(sweep.spool_dir, 65534, 65534)
+    sweep.quarantine.keep(bytes(16), 0, b"x")
+    assert len(sweep.quarantined()) == 1

@@ -1,6 +1,8 @@
 """Quarantine: a folder for what cannot be explained. It is set aside and counted, never deleted."""
 
+import errno
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +22,7 @@ class Quarantine:
 
     def move(self, path: Path) -> Path:
         """Move a file here under a name that is free. Raises OSError."""
-        self.folder.mkdir(mode=0o700, exist_ok=True)
+        self._make_folder()
         target = self.folder / path.name
         number = 0
         while target.exists() or target.is_symlink():
@@ -30,6 +32,20 @@ class Quarantine:
         self.count += 1
         return target
 
+    def _make_folder(self) -> None:
+        """Where many may write into the spool, one of them may have been first, to have journals moved to himself.
+
+        Raises OSError.
+        """
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        found = self.folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (os.geteuid(), self.folder.parent.stat().st_uid):
+            raise PermissionError(
+                errno.EPERM,
+                "is a link, or somebody else's: delete it, for the daemon to make its own",
+                str(self.folder),
+            )
+
     def keep(self, producer: bytes, offset: int, span: bytes) -> None:
         """Write damaged bytes of a journal to a file of their own. Raises OSError."""
         self.count += 1
@@ -37,7 +53,7 @@ class Quarantine:
             return
         self._spans += 1
         self._span_bytes += len(span)
-        self.folder.mkdir(mode=0o700, exist_ok=True)
+        self._make_folder()
         path = self.folder / f"{producer.hex()}.{offset:016x}.bytes"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(fd, "wb") as file:

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Final, Protocol
@@ -126,7 +127,10 @@ def progress(label: str, total: int | None) -> Iterator["Advance"]:
 
 def print_json(value: object) -> None:
     """Print a value, structs included, as JSON on stdout."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+    try:
+        click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+    except UnicodeEncodeError:  # a file's name that is not UTF-8, of which Python makes lone surrogates
+        click.echo(json.dumps(msgspec.to_builtins(value), indent=2))
 
 
 def print_json_line(value: object) -> None:

@@ -52,13 +52,15 @@ class App:
 
     async def __call__(self, scope: Scope, receive: object, send: Send) -> None:  # noqa: ARG002 - bodies are not read
         """Answer one request."""
-        request = _request(scope)
-        response, body = await self._answer(scope["method"], request)
+        query = _query(scope)
+        request = Request(scope["path"], query or {}, _headers(scope))
+        response, body = await self._answer(scope["method"], request, is_whole=query is not None)
         headers = {
             **HEADERS,
             "content-type": response.content_type,
             "date": formatdate(usegmt=True),
             **({"content-encoding": "gzip"} if body[:2] == b"\x1f\x8b" else {}),
+            **({"connection": "close"} if request.has_body else {}),
             **response.headers,
             "vary": "accept, accept-encoding",
             "content-length": str(len(body)),
@@ -69,12 +71,14 @@ class App:
             part = body[at : at + SEND_BYTES]
             await send({"type": "http.response.body", "body": part, "more_body": at + SEND_BYTES < len(body)})
 
-    async def _answer(self, method: str, request: Request) -> tuple[Response, bytes]:
+    async def _answer(self, method: str, request: Request, *, is_whole: bool) -> tuple[Response, bytes]:
         route = self._routes.get(request.path)
         is_open = route is not None and route.is_open
         refusal = self._guard.refusal(method, request.headers, is_open=is_open)
         if refusal is None and route is None:
             refusal = Response.problem(404, "there is nothing at this path")
+        if refusal is None and not is_whole:  # without them it would be another question
+            refusal = Response.problem(400, f"a query has at most {MAX_FIELDS} parameters")
         if refusal is not None or route is None:
             assert refusal is not None
             return refusal, _encode(refusal, request)
@@ -118,13 +122,16 @@ def handle(route: Route, request: Request) -> tuple[Response, bytes]:
     return response, _encode(response, request)
 
 
-def _request(scope: Scope) -> Request:
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _query(scope: Scope) -> dict[str, str] | None:
+    """The parameters; None if they are too many."""
     try:
-        query = dict(parse_qsl(scope["query_string"].decode("latin-1"), max_num_fields=MAX_FIELDS))
+        return dict(parse_qsl(scope["query_string"].decode("latin-1"), max_num_fields=MAX_FIELDS))
     except ValueError:
-        query = {}
-    return Request(scope["path"], query, headers)
+        return None
 
 
 def _encode(response: Response, request: Request) -> bytes:

@@ -20,6 +20,11 @@ class Request:
     headers: Mapping[str, str]
     """By name, in lower case."""
 
+    @property
+    def has_body(self) -> bool:
+        """Nobody reads it. Its connection serves no other request, for which somebody else's body might be taken."""
+        return "transfer-encoding" in self.headers or self.headers.get("content-length", "0") != "0"
+
     def accepts(self, name: str, wanted: str) -> float:
         """The weight, 0 to 1, that an Accept header gives to a value it names; 0 if it does not name it."""
         for item in self.headers.get(name, "").split(","):
