@@ -193,9 +193,13 @@ class Server:
                 self._orphans.step()
             elif now_s >= self._look_at_s:
                 self._orphans.look()
+                if not self.vitals.first_round_done:  # said even if none of them can be committed
+                    self.vitals.orphans_pending = self._orphans.pending
                 self._look_at_s = now_s + LOOK_S + LOOK_SHARE * (time.monotonic() - now_s)
                 self._orphans.step()
                 self._see_whether_store_works()
+            else:
+                return
         except StoreUnavailable as error:
             self.vitals.store_failed(error)
             self._look_at_s = now_s + LOOK_S

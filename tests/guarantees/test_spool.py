@@ -1,13 +1,16 @@
 """The spool: whatever lies in it, and however much, the daemon takes what is a journal and goes on serving."""
 
 import functools
+import json
 import os
 import resource
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.journals import event, flip, write_journal
 from tests.support import SCALE, DaemonProcess, assert_exactly, journals, ledger, recorded_names, run_client, wait_until
+from tests.test_http import HTTP, read
 
 MIB = 1024 * 1024
 
@@ -20,9 +23,10 @@ def start_with_few_descriptors(daemon: DaemonProcess, limit: int) -> None:
 
 
 def test_thousands_of_orphans_need_few_descriptors_and_little_memory(tmp_path: Path) -> None:
-    """A client is served while they are taken over; nothing is left, and nothing is there twice."""
+    """A client is served while they are taken over; nothing is left, and nothing is there twice. Until then /readyz
+    says how many are left."""
     count = 2000 * SCALE
-    with DaemonProcess(tmp_path, started=False) as daemon:
+    with DaemonProcess(tmp_path, env=HTTP, started=False) as daemon:
         recorded = []
         for number in range(count):
             names = [f"{number}-{part}" for part in range(3)]
@@ -30,6 +34,7 @@ def test_thousands_of_orphans_need_few_descriptors_and_little_memory(tmp_path: P
             write_journal(daemon.spool_dir, parts, capacity=4000)
             recorded += names
         start_with_few_descriptors(daemon, 256)
+        assert_counted_down(daemon, count)
         recorded += run_client("[record(str(n)) for n in range(100)]; assert client.flush(50)", daemon.env)
         daemon.wait_drained()
         assert_exactly(recorded, daemon.db_path)
@@ -37,6 +42,52 @@ def test_thousands_of_orphans_need_few_descriptors_and_little_memory(tmp_path: P
         assert vitals["orphans_recovered"] >= count
         assert vitals["orphans_pending"] == 0
         assert daemon.peak_bytes() < 128 * MIB
+
+
+def readiness(daemon: DaemonProcess) -> tuple[int, dict[str, Any]]:
+    """The status of /readyz, and what it says of orphans."""
+    address = daemon.log().rpartition("http=http://")[2].split()[0]  # asking it would be a turn of its loop
+    status, body = read(address, "/readyz")
+    orphans: dict[str, Any] = json.loads(body)["orphans"]
+    return status, orphans
+
+
+def assert_counted_down(daemon: DaemonProcess, count: int) -> None:
+    """Follow /readyz until the orphans of the start are taken over: what it calls left and taken are all there are."""
+    left = []
+    while True:
+        status, orphans = readiness(daemon)
+        assert status == 200
+        if orphans["first_round_done"]:
+            break
+        assert not orphans["pending"] or orphans["pending"] + orphans["recovered"] == count
+        left.append(orphans["pending"])
+    assert orphans["recovered"] >= count
+    seen = [pending for pending in left if pending]  # before the first look it knows of none
+    assert seen == sorted(seen, reverse=True)
+    assert len(set(seen)) > 2, "it was never seen at work"
+
+
+def test_what_could_not_be_committed_is_not_called_done(tmp_path: Path) -> None:
+    """While nothing can be committed, /readyz is 503, and what is left stays left, whatever else the daemon does."""
+    count = 2000
+    with DaemonProcess(tmp_path, env=HTTP, started=False) as daemon:
+        for number in range(count):
+            write_journal(daemon.spool_dir, [[event(str(number))]])
+        daemon.spawn()
+        wait_until(lambda: "ready" in daemon.log())
+        _, most = resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (4096, most))  # its log fits, the database does not
+        wait_until(lambda: readiness(daemon)[0] == 503, what="/readyz to be 503")
+        for _ in range(300):
+            daemon.ask("health")  # a turn of its loop
+            status, orphans = readiness(daemon)
+            assert status == 503
+            assert orphans["recovered"] + orphans["pending"] == count
+            assert not orphans["first_round_done"]
+        resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (most, most))
+        wait_until(lambda: readiness(daemon)[1]["first_round_done"])
+        assert readiness(daemon) == (200, {"recovered": count, "pending": 0, "first_round_done": True})
 
 
 def test_a_daemon_that_dies_among_many_orphans_goes_on_where_it_was(tmp_path: Path) -> None:
