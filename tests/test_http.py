@@ -25,7 +25,8 @@ from skillmeterd.http import listener as listener_module
 from skillmeterd.http.guard import Guard, host_name, is_bearer
 from skillmeterd.http.monitoring import routes as monitoring_routes
 from skillmeterd.vitals import Vitals
-from tests.support import DaemonProcess, assert_exactly, run_client, wait_until
+from tests.journals import event, write_journal
+from tests.support import DaemonProcess, assert_exactly, query, run_client, wait_until
 
 BIG = b"0123456789abcdef" * 2**18  # 4 MiB: more than the sockets on both sides hold
 TOKEN = "correct-horse-battery-staple"
@@ -611,6 +612,57 @@ def test_scrapes_go_on_while_nothing_can_be_committed(tmp_path: Path) -> None:
         wait_until(lambda: read(address, "/readyz")[0] == 200, what="/readyz to be 200")
         daemon.wait_drained()
         assert executions(read(address, "/metrics")[1]) == 2
+
+
+def test_scrapes_go_on_while_the_spool_cannot_be_read(tmp_path: Path) -> None:
+    """The page lacks what is not known of the spool, and nothing else; the sink works."""
+    with DaemonProcess(tmp_path, env=HTTP | {"ANALYTICS_BACKEND": "prometheus"}) as daemon:
+        address = daemon.ask("status")["http"].removeprefix("http://")
+        run_client("record('first')", daemon.env)
+        daemon.wait_drained()
+        assert b"\nskillmeter_spool_journals 0\n" in read(address, "/metrics")[1]
+        aside = daemon.spool_dir.rename(tmp_path / "aside")
+        daemon.spool_dir.write_text("no folder")
+        status, body = read(address, "/metrics")
+        assert (status, executions(body)) == (200, 1)
+        assert b"skillmeter_spool_" not in body
+        assert b"\nskillmeter_database_bytes " in body
+        assert b'\nskillmeter_sink_healthy{sink="prometheus"} 1\n' in body
+        daemon.spool_dir.unlink()
+        aside.rename(daemon.spool_dir)
+        assert b"\nskillmeter_spool_journals 0\n" in read(address, "/metrics")[1]
+
+
+def test_a_scrape_during_the_start_is_refused_or_right(tmp_path: Path) -> None:
+    """From the daemon's first moment until the last orphan is taken over, a page shows what is committed just then."""
+    env = HTTP | {"ANALYTICS_BACKEND": "prometheus"}
+    with DaemonProcess(tmp_path, env=env) as daemon:
+        address = daemon.ask("status")["http"].removeprefix("http://")
+        run_client("record('first')", daemon.env)
+        assert daemon.stop() == 0
+        for number in range(1000):
+            write_journal(daemon.spool_dir, [[event(str(number))]])
+        daemon.spawn({"PROMETHEUS_PORT": address.rpartition(":")[2]})
+        seen = set()
+        while 1001 not in seen:
+            least = committed(daemon)
+            try:
+                status, body = read(address, "/metrics")
+            except ConnectionRefusedError:
+                assert daemon.process is not None
+                assert daemon.process.poll() is None, daemon.log()
+                seen.add(-1)
+                continue
+            seen.add(executions(body))
+            assert status == 200
+            assert least <= executions(body) <= committed(daemon)
+        assert seen >= {-1, 1001}
+        assert any(1 < count < 1001 for count in seen), "it was never seen at work"
+
+
+def committed(daemon: DaemonProcess) -> int:
+    """The executions that are in SQLite."""
+    return int(query(daemon.db_path, "SELECT sum(execution_count) FROM skill_usage")[0][0])
 
 
 def read(address: str, path: str) -> tuple[int, bytes]:

@@ -1,6 +1,7 @@
 """The metrics: what a scrape shows is what SQLite holds at one commit, whatever the ids, the labels and the budget."""
 
 import random
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import count
@@ -252,6 +253,18 @@ def test_a_scrape_sees_whole_commits_and_waits_for_none(daemon: Daemon) -> None:
         session.db.execute("UPDATE pair_total SET executions = 99")
         assert daemon.page()[EXECUTIONS] == {labels(skill_id="s"): 1}
         session.db.execute("UPDATE pair_total SET executions = 1")
+
+
+def test_a_scrape_sees_nothing_of_a_migration_before_it_is_done(daemon: Daemon) -> None:
+    """With tables half rebuilt and rows half rewritten, the page shows the last commit."""
+    daemon.run("s")
+    with closing(sqlite3.connect(daemon.settings.db_path, isolation_level=None)) as migrating:
+        migrating.execute("BEGIN IMMEDIATE")
+        migrating.execute("UPDATE pair_total SET executions = 99")
+        migrating.execute("ALTER TABLE pair_total RENAME COLUMN executions TO runs")
+        migrating.execute("DROP VIEW ledger")
+        assert daemon.page()[EXECUTIONS] == {labels(skill_id="s"): 1}
+        migrating.execute("ROLLBACK")
 
 
 def test_the_ledger_is_that_of_sql(daemon: Daemon) -> None:

@@ -1,5 +1,6 @@
 """Own: how the daemon itself is doing, as the families under `skillmeter_`."""
 
+import contextlib
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,15 +69,22 @@ def _ingest(vitals: Vitals) -> list[Family]:
 
 
 def _files(settings: DaemonSettings, vitals: Vitals) -> list[Family]:
-    spool, database = report.spool(Path(settings.spool_dir)), report.database(settings.db_path)
-    return [
-        _gauge("spool_journals", "Journals in the spool.", spool["journals"]),
-        _gauge("spool_bytes", "Disk space that journals take: what clients still keep.", spool["bytes"]),
-        _gauge("quarantined_files", "Files set aside in the spool's quarantine.", spool["quarantined"]),
-        _counter("quarantined", "Damaged spans and files set aside.", vitals.quarantined, vitals.started_ns),
-        _gauge("database_bytes", "Size of the database file.", database["bytes"]),
-        _gauge("wal_bytes", "Size of the database's write-ahead log.", database["wal_bytes"]),
-    ]
+    """What cannot be looked at has no number: one made up would be wrong, and the totals can be shown all the same."""
+    families = [_counter("quarantined", "Damaged spans and files set aside.", vitals.quarantined, vitals.started_ns)]
+    with contextlib.suppress(OSError):
+        spool = report.spool(Path(settings.spool_dir))
+        families += [
+            _gauge("spool_journals", "Journals in the spool.", spool["journals"]),
+            _gauge("spool_bytes", "Disk space that journals take: what clients still keep.", spool["bytes"]),
+            _gauge("quarantined_files", "Files set aside in the spool's quarantine.", spool["quarantined"]),
+        ]
+    with contextlib.suppress(OSError):
+        database = report.database(settings.db_path)
+        families += [
+            _gauge("database_bytes", "Size of the database file.", database["bytes"]),
+            _gauge("wal_bytes", "Size of the database's write-ahead log.", database["wal_bytes"]),
+        ]
+    return families
 
 
 def _exports(sinks: Sequence[Sink]) -> list[Family]:
