@@ -1,6 +1,7 @@
 """The demo: its tools really work and really fail, its books are checked, and it leaves nothing behind."""
 
 import itertools
+import json
 import os
 import py_compile
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -257,13 +259,13 @@ class Demo:
         self._mark = f"DEMO_TEST={uuid.uuid4().hex}"
         self.process: subprocess.Popen[str] | None = None
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+    def start(self, *arguments: str, stderr: int = subprocess.STDOUT) -> "subprocess.Popen[str]":
         """Start it; its folder is where it puts temporary files."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "skillmeterd", "demo", *arguments],
             env={**os.environ, "TMPDIR": str(self.folder), "DEMO_TEST": self._mark.partition("=")[2]},
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=stderr,
             text=True,
             process_group=0,
         )
@@ -375,6 +377,28 @@ def test_a_kept_demo_leaves_a_daemon_that_can_be_ended_as_it_says(demo):
     subprocess.run(how[1].split(), check=True)
     wait_until(lambda: not demo.processes(), what="the daemon's end")
     subprocess.run(how[2].split(), check=True)
+    assert demo.left_behind == []
+
+
+def test_a_demo_for_programs_prints_its_outcome_and_nothing_else(demo):
+    """With --json stdout is leaderboard, ledger and where the page is; what happens meanwhile is told on stderr."""
+    process = demo.start("--calls", "400", "--keep", "--json", stderr=subprocess.PIPE)
+    output, told = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0, told
+    assert "killed (SIGKILL)" in told
+    assert "calls, " in told
+    played = msgspec.json.decode(output)
+    assert {skill["skill_id"] for skill in played["leaderboard"]} > {"parse_json", "hash_sha256"}
+    assert played["ledger"]["attempted"] == played["ledger"]["stored"] > 400
+    assert (played["lost"], played["problems"], played["ledger"]["balance"]) == (0, [], 0)
+    (pid,) = demo.processes()
+    assert played["daemon"]["pid"] == pid
+    with urllib.request.urlopen(f"{played['daemon']['page']}/api/v1/leaderboard", timeout=WAIT_S) as answer:
+        shown = {entry["skill_id"]: entry["executions"] for entry in json.load(answer)}
+    assert shown.items() <= {skill["skill_id"]: skill["calls"] for skill in played["leaderboard"]}.items()
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not demo.processes(), what="the daemon's end")
+    shutil.rmtree(played["daemon"]["folder"])
     assert demo.left_behind == []
 
 

@@ -3,14 +3,14 @@
 import sys
 import time
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..demo.play import Played, Size, play
-from .frame import Failure, print_table
+from .frame import Failure, print_json, print_table
 
 PLAIN_EVERY_S: Final = 2.0
 
@@ -22,14 +22,18 @@ PLAIN_EVERY_S: Final = 2.0
 @click.option(
     "--seconds-limit", type=click.FloatRange(2), default=60, show_default=True, help="The longest it may take."
 )
-def command(keep: bool, processes: int, calls: int, seconds_limit: float) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON; what happens meanwhile is on stderr.")
+def command(keep: bool, processes: int, calls: int, seconds_limit: float, as_json: bool) -> None:
     """Run real tools against a daemon of its own and show what was recorded."""
-    with Screen() as screen:
+    with Screen(on_stderr=as_json) as screen:
         played = play(screen, Size(calls, processes, seconds_limit), keep=keep)
-    _print_leaderboard(played)
-    _print_ledger(played)
-    if played.daemon is not None:
-        _print_how_to_go_on(played)
+    if as_json:
+        print_json(_as_json(played))
+    else:
+        _print_leaderboard(played)
+        _print_ledger(played)
+        if played.daemon is not None:
+            _print_how_to_go_on(played)
     if played.outcome.problems:
         raise Failure("the books do not balance:\n" + "\n".join(played.outcome.problems))
 
@@ -37,8 +41,8 @@ def command(keep: bool, processes: int, calls: int, seconds_limit: float) -> Non
 class Screen:
     """A bar on a terminal; elsewhere a line now and then."""
 
-    def __init__(self) -> None:
-        self._console = Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
+    def __init__(self, *, on_stderr: bool) -> None:
+        self._console = Console(stderr=on_stderr, markup=False, highlight=False, emoji=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._next_line_s = 0.0
         self._last_line = ""
@@ -79,6 +83,19 @@ class Screen:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def _as_json(played: Played) -> dict[str, Any]:
+    """The outcome for programs; `daemon` is None unless it was kept."""
+    outcome, daemon = played.outcome, played.daemon
+    return {
+        "leaderboard": outcome.skills,
+        "ledger": outcome.ledger,
+        "lost": outcome.lost,
+        "problems": outcome.problems,
+        "seconds": round(played.seconds, 1),
+        "daemon": daemon and {"pid": daemon.pid, "page": daemon.http, "folder": str(played.folder)},
+    }
 
 
 def _print_leaderboard(played: Played) -> None:
