@@ -46,7 +46,8 @@ class AnalyticsClient(Recorder, Asker):
     def close(self, timeout_s: float = 1.0) -> None:
         """Flush for at most `timeout_s` seconds, then end the thread and let go of the journal. Idempotent.
 
-        What was not committed stays in the spool, from where the daemon takes it. Later record calls return False.
+        What was not committed stays in the spool, from where the daemon takes it. Later record calls return False and
+        are counted in this process alone, in the ledger of `get_config_summary`: the daemon never hears of them.
         """
         if self._closed:
             return

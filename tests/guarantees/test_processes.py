@@ -143,6 +143,33 @@ def test_sixty_four_threads_record_at_once_from_the_first_call(tmp_path: Path) -
         assert_exactly(recorded, daemon.db_path)
 
 
+def test_events_after_close_are_counted_in_their_process(tmp_path: Path) -> None:
+    """Whether it recorded before or not, by old calls and by new: its own ledger has them, the daemon's has not."""
+    script = """
+    import logging
+    from skillmeter import AnalyticsClient
+    logging.disable()
+    fresh = AnalyticsClient(client.settings)
+    fresh.close()
+    record("a")
+    kept = client.record_skill_execution
+    client.close()
+    for late in (client, fresh):
+        assert not late.record_skill_execution("s", True, 1.0)
+        assert not late.rate_skill("s", 5)
+        assert not late.rate_skill("s", 6)
+    assert not kept("s", True, 1.0)
+    late = {"rejected.invalid_rating": 1, "dropped.closed": 2}
+    assert fresh.get_config_summary()["ledger"] == {"attempted": 3, **late}, fresh.get_config_summary()["ledger"]
+    assert client.get_config_summary()["ledger"] == {"attempted": 5, **late, "dropped.closed": 3}
+    """
+    with DaemonProcess(tmp_path) as daemon:
+        recorded = run_client(script, daemon.env)
+        daemon.wait_drained()
+        assert_exactly(recorded, daemon.db_path)
+        assert {name: count for name, count in ledger(daemon.db_path).items() if count} == {"attempted": 1, "stored": 1}
+
+
 def test_close_leaves_no_descriptor_no_thread_and_no_journal(tmp_path: Path) -> None:
     """Many clients, opened and closed: as many descriptors and threads as before, and an empty spool."""
     script = """
