@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from skillmeter import journal as journals_module
 from skillmeter import segment as segment_module
-from skillmeter import wire
+from skillmeter import spool, wire
 from skillmeter.errors import JournalError
 from skillmeter.events import Execution, event_decoder
 from skillmeter.journal import NO_HEIR, Heir, Journal
@@ -425,7 +425,7 @@ def test_close_and_discard_leave_no_descriptor(tmp_path: Path, create: Callable[
     create(tmp_path / "spool").discard()
     journal.close()
     assert len(os.listdir("/dev/fd")) == before
-    assert not journals_module.unfinished
+    assert not spool.unfinished
 
 
 def test_no_descriptor_is_left_when_a_journal_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -442,7 +442,7 @@ def test_no_descriptor_is_left_when_a_journal_cannot_be_made(tmp_path: Path, mon
                 small(tmp_path / "spool", sync=True)
             assert caught.value.reason == "disk_full"
     assert len(os.listdir("/dev/fd")) == before
-    assert not journals_module.unfinished
+    assert not spool.unfinished
 
 
 def test_a_segment_whose_folder_cannot_be_synced_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import os
 import weakref
 from typing import Final, Protocol
 
-from . import journal, native
+from . import journal, native, spool
 
 IMPORT_WAIT_S: Final = 5.0  # a fork waits so long for an import in the background, which takes 0.1 s
 
@@ -41,7 +41,7 @@ def catch_up() -> None:
     global _pid
     if _pid == os.getpid():
         return
-    unfinished = journal.take_unfinished()
+    unfinished = spool.take_unfinished()
     for client in _registered():
         client.after_fork_in_child()
     _close_heads(unfinished)

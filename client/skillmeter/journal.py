@@ -15,50 +15,42 @@ Who runs what: any thread appends and counts. The shipper's thread alone reads, 
 """
 
 import contextlib
-import fcntl
 import functools
 import itertools
 import mmap
 import os
 import struct
-import sys
 import time
 import zlib
 from collections.abc import Callable
-from typing import Final, ParamSpec, TypeVar
+from typing import Final
 
 import msgspec
 
-from . import faults
+from . import faults, spool
 from .errors import JournalError, came_between, raised_by_signal_handler
+from .gil import has_gil, one_at_a_time
 from .ledger import Ledger
 from .logs import logger
-from .native import Depth, original
+from .native import Depth
 from .records import (
     HEAD_BYTES,
     RECORD_HEADER_BYTES,
     RECORD_MAGIC,
     SEGMENT_HEADER_BYTES,
-    Head,
     SegmentHeader,
     cut,
-    encode_head,
     encode_segment_header,
 )
-from .segment import Segment, create_file, unusable
+from .segment import Segment, create_file
 
 HEAD_FILE_BYTES: Final = 64 * 1024  # a process that records once pays for this much
 SEGMENT_FILE_BYTES: Final = 1024 * 1024  # about 15,000 events; making one takes 0.1 to 0.3 ms
 MAX_NESTED: Final = 3  # handlers that interrupt each other while they make room; the next ones are refused
 RETRY_S: Final = 0.1  # after a failed try to make a segment, drop without another for so long
 
-P = ParamSpec("P")
-T = TypeVar("T")
 _pack = struct.Struct("<IHH").pack
 _crc32 = zlib.crc32
-
-unfinished: set[str] = set()
-"""Names of heads that no client knows of yet. A child that is forked now looks for their descriptors; see fork.py."""
 
 forks: list[None] = []
 """One for each fork under way in this process; appending and popping are atomic."""
@@ -127,7 +119,7 @@ class Journal:
         self._retry_reason = ""
         self.attempted = ledger["attempted"]
         """Counts one attempt; ValueError once the journal is closed."""
-        self.plain = not (sync or faults.ACTIVE) and _has_gil()
+        self.plain = not (sync or faults.ACTIVE) and has_gil()
         """Whether an append is `put` and `attempted`, and nothing more."""
         self.put: Callable[[bytes], int] = _barred
         """Appends a framed record, or raises ValueError: then `write` is the way."""
@@ -136,9 +128,9 @@ class Journal:
             self.append = self._append_with_faults  # type: ignore[method-assign]
         elif sync:
             self.append = self._append_and_sync  # type: ignore[method-assign]
-        if not _has_gil():
-            self.append = _locked(self.append)  # type: ignore[method-assign]
-            self.count = _locked(self.count)  # type: ignore[method-assign]
+        if not has_gil():
+            self.append = one_at_a_time(self.append)  # type: ignore[method-assign]
+            self.count = one_at_a_time(self.count)  # type: ignore[method-assign]
 
     @classmethod
     def create(
@@ -157,26 +149,26 @@ class Journal:
         `sync` makes each append wait for the disk. Raises JournalError. Call `noted` once it is where a forked child
         would find it, or `discard`.
         """
-        _make_spool(spool_dir)
+        spool.make(spool_dir)
         while True:
             producer = os.urandom(16)
-            head = _create_head(f"{spool_dir}/{producer.hex()}.journal", producer, head_bytes)
+            head = spool.create_head(f"{spool_dir}/{producer.hex()}.journal", producer, head_bytes)
             if head is not None:
                 break
         try:
             faults.point("journal.created")
             if sync:
-                _sync_folder(spool_dir)
+                spool.sync_folder(spool_dir)
             ledger = Ledger(head.page, carried=carried)
             return cls(head, producer, ledger, heir, max_bytes=max_bytes, segment_bytes=segment_bytes, sync=sync)
         except BaseException:  # a handler's timeout, too, leaves nothing behind
             head.discard()
-            unfinished.discard(os.path.basename(head.path))
+            spool.unfinished.discard(os.path.basename(head.path))
             raise
 
     def noted(self) -> None:
         """Its owner knows of it."""
-        unfinished.discard(os.path.basename(self._head.path))
+        spool.unfinished.discard(os.path.basename(self._head.path))
 
     def append(self, payload: bytes) -> bool:
         """Keep an event. True: it will be in SQLite exactly once. False: it was counted as dropped."""
@@ -419,7 +411,7 @@ class Journal:
             segment.release_descriptor()
             return segment
         try:
-            _sync_folder(os.path.dirname(path))
+            spool.sync_folder(os.path.dirname(path))
         except JournalError:
             segment.discard()
             raise
@@ -465,96 +457,5 @@ class Journal:
         return kept
 
 
-def _create_head(path: str, producer: bytes, size: int) -> Segment | None:
-    """A locked head, or None if a daemon took the file for an orphan before it was locked."""
-    name = os.path.basename(path)
-    unfinished.add(name)
-    head = None
-    try:
-        header = encode_head(Head(producer, time.time_ns(), os.getpid()))
-        fd = create_file(path)
-        if _lock_new(fd, path):
-            head = Segment(path, fd, size, header, index=0, base=0, start=HEAD_BYTES)
-        return head
-    finally:
-        if head is None:
-            unfinished.discard(name)
-
-
-def _lock_new(fd: int, path: str) -> bool:
-    """Lock a new head. False: it was taken, and it is closed and deleted, as it is when JournalError is raised."""
-    mine = False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        mine = os.fstat(fd).st_nlink > 0
-    except BlockingIOError:
-        pass
-    except OSError as error:
-        raise unusable(error, path) from error
-    finally:
-        if not mine:
-            os.close(fd)
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-    return mine
-
-
-def take_unfinished() -> set[str]:
-    """In a forked child: the names of heads that threads of the parent were making."""
-    global unfinished
-    names, unfinished = unfinished, set()
-    return names
-
-
-def _make_spool(spool_dir: str) -> None:
-    try:
-        _make_folder(spool_dir)
-    except OSError as error:
-        raise unusable(error, spool_dir) from error
-
-
-def _make_folder(path: str) -> None:
-    """Make a folder and those above it, for their owner alone: who may write to one of those can put another in its
-    place. (os.makedirs asks os.path.exists, which would swallow a handler's timeout.)"""
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError as error:  # if it is no folder, that comes out when a file is made in it
-        if came_between(error):
-            raise
-    except FileNotFoundError as error:
-        if came_between(error) or path == os.path.dirname(path):
-            raise
-        _make_folder(os.path.dirname(path))
-        with contextlib.suppress(FileExistsError):  # by another process in between
-            os.mkdir(path, 0o700)
-
-
-def _sync_folder(folder: str) -> None:
-    try:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise unusable(error, folder) from error
-
-
 def _nobody() -> None:
     """Nobody is waiting to be woken."""
-
-
-def _has_gil() -> bool:
-    return getattr(sys, "_is_gil_enabled", lambda: True)()
-
-
-def _locked(call: Callable[P, T]) -> Callable[P, T]:
-    """One call at a time, where there is no GIL to see to it. Reentrant, for signal handlers."""
-    lock = original("_thread", "RLock")()
-
-    @functools.wraps(call)
-    def one_at_a_time(*args: P.args, **kwargs: P.kwargs) -> T:
-        with lock:
-            return call(*args, **kwargs)
-
-    return one_at_a_time
