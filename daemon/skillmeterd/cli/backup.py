@@ -6,14 +6,14 @@ from pathlib import Path
 import click
 
 from ..exchange.backup import back_up
-from .frame import Context, Failure, pass_context, print_json, progress
+from .frame import Context, Failure, db_path_option, json_option, pass_context, print_json, progress
 
 
 @click.command()
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
-@click.option("--db-path", metavar="FILE", help="The SQLite file (ANALYTICS_DB_PATH).")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@db_path_option
+@json_option("Print the outcome as JSON.")
 @pass_context
 def command(context: Context, path: Path, force: bool, db_path: str | None, as_json: bool) -> None:
     """Copy the database to FILE, and check the copy. FILE appears when it is whole."""

@@ -3,7 +3,7 @@
 import click
 
 from ..config import effective
-from .frame import Context, pass_context, print_json, print_table
+from .frame import Context, json_option, pass_context, print_json, print_table
 
 
 @click.group()
@@ -12,7 +12,7 @@ def command() -> None:
 
 
 @command.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 @pass_context
 def show(context: Context, as_json: bool) -> None:
     """Print the effective settings and where each came from. Secrets are redacted."""

@@ -12,17 +12,17 @@ from skillmeter.parsers import printable
 
 from ..doctor import Finding, Patient, State, admit, compare, examine, finding_of, worst
 from ..reconcile import Comparison
-from .frame import Context, Failure, pass_context, print_json, progress
+from .frame import Context, Failure, db_path_option, json_option, pass_context, print_json, progress
 
 COLORS: Final[dict[State, str]] = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 @click.command()
 @click.option("--endpoint", metavar="ADDRESS", help="Where the daemon listens (ANALYTICS_ENDPOINT).")
-@click.option("--db-path", metavar="FILE", help="The SQLite file (ANALYTICS_DB_PATH).")
+@db_path_option
 @click.option("--spool-dir", metavar="DIR", help="Where journals are (ANALYTICS_SPOOL_DIR).")
 @click.option("--reconcile", is_flag=True, help="Also compare SQLite, /metrics and what OTLP acknowledged.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 @pass_context
 @click.pass_context
 def command(ctx: click.Context, context: Context, /, reconcile: bool, as_json: bool, **flags: str | None) -> None:

@@ -12,7 +12,7 @@ import click
 from ..exchange import formats
 from ..exchange.files import create_private
 from ..queries import Queries, events
-from .frame import Context, Failure, pass_context, print_json, progress
+from .frame import Context, Failure, db_path_option, json_option, pass_context, print_json, progress
 
 
 @click.command()
@@ -20,8 +20,8 @@ from .frame import Context, Failure, pass_context, print_json, progress
 @click.option("--format", "kind", type=click.Choice(formats.FORMATS), help="By default what the file's name says.")
 @click.option("--skill", "skill_id", metavar="SKILL", help="Only this skill.")
 @click.option("--org", "org_id", metavar="ORG", help="Only this org.")
-@click.option("--db-path", metavar="FILE", help="The SQLite file (ANALYTICS_DB_PATH).")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@db_path_option
+@json_option("Print the outcome as JSON.")
 @pass_context
 def command(
     context: Context,

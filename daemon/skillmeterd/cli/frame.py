@@ -1,11 +1,11 @@
-"""The frame: what all commands share - lazy loading, settings, errors with their exit codes, tables and JSON."""
+"""The frame: what all commands share - lazy loading, settings, options, exit codes of errors, tables and JSON."""
 
 import contextlib
 import importlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import click
 import msgspec
@@ -18,6 +18,8 @@ from ..config import DaemonSettings
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+FC = TypeVar("FC", bound=Callable[..., Any] | click.Command)
 
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
 
@@ -50,6 +52,14 @@ class Advance(Protocol):
 
 pass_context = click.make_pass_decorator(Context)
 """Decorates a command that needs the Context: it comes as the first argument."""
+
+db_path_option = click.option("--db-path", metavar="FILE", help="The SQLite file (ANALYTICS_DB_PATH).")
+org_option = click.option("--org", "org_id", metavar="ORG", help="Only what this org used.")
+
+
+def json_option(what: str = "Print JSON.") -> Callable[[FC], FC]:
+    """The option `--json`, as argument `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help=what)
 
 
 class Failure(click.ClickException):

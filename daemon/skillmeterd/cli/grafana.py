@@ -12,7 +12,7 @@ from .. import shipped
 from ..errors import GrafanaError
 from ..grafana import Grafana, Sources, Step, install
 from ..outgoing import is_open
-from .frame import Failure, print_json, print_table
+from .frame import Failure, json_option, print_json, print_table
 
 ACCESS: Final = (
     Setting("GRAFANA_URL", "url", URL, None, "Grafana's address"),
@@ -37,7 +37,7 @@ def command() -> None:
     "--prometheus", metavar="URL", help="Make a data source of this address, at which Grafana reaches Prometheus."
 )
 @click.option("--sqlite", metavar="FILE", help="Make one of this database file, an absolute path on Grafana's host.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 def install_(
     url: str | None,
     token: str | None,

@@ -14,7 +14,7 @@ from skillmeter.settings import ClientSettings
 from ..exchange import formats, journals
 from ..exchange.carrier import Carrier, producer_of
 from ..exchange.rows import event_of
-from .frame import Context, Failure, pass_context, print_json, progress
+from .frame import Context, Failure, json_option, pass_context, print_json, progress
 
 MAX_MISTAKES = 10  # told of one file
 
@@ -23,7 +23,7 @@ MAX_MISTAKES = 10  # told of one file
 @click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--format", "kind", type=click.Choice(formats.FORMATS), help="By default what the file's name says.")
 @click.option("--check", is_flag=True, help="Only look for mistakes; needs no daemon.")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@json_option("Print the outcome as JSON.")
 @pass_context
 def command(context: Context, paths: tuple[Path, ...], kind: str | None, check: bool, as_json: bool) -> None:
     """Have the daemon store the events of files: what `export` writes, and journals (.journal).

@@ -10,7 +10,7 @@ import zmq
 from skillmeter.parsers import CURVE_KEY
 
 from .. import folders
-from .frame import Failure, print_json
+from .frame import Failure, json_option, print_json
 
 DAEMON: Final = """\
 Where the daemon runs:
@@ -39,7 +39,7 @@ def command() -> None:
 @command.command()
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--client", is_flag=True, help="For a client, or for clients that come and go together.")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@json_option("Print the outcome as JSON.")
 def new(path: Path, client: bool, as_json: bool) -> None:
     """Make a key pair, by default for the daemon. The secret key goes to FILE, for its owner alone.
 

@@ -6,7 +6,7 @@ from skillmeter.results import LeaderboardEntry
 
 from ..queries import Queries
 from ..queries.params import METRICS, PERIODS
-from .frame import Context, pass_context, print_json, print_table
+from .frame import Context, db_path_option, json_option, org_option, pass_context, print_json, print_table
 
 HEADINGS = ("#", "skill", "score", "calls", "users", "success %", "p50 ms", "p95 ms", "p99 ms", "rating")
 
@@ -15,9 +15,9 @@ HEADINGS = ("#", "skill", "score", "calls", "users", "success %", "p50 ms", "p95
 @click.option("--metric", type=click.Choice(METRICS), default="usage_count", show_default=True)
 @click.option("--period", type=click.Choice(list(PERIODS)), default="all", show_default=True, help="In UTC days.")
 @click.option("--limit", type=int, default=10, show_default=True, help="How many places, up to 1000.")
-@click.option("--org", "org_id", metavar="ORG", help="Only what this org used.")
-@click.option("--db-path", metavar="FILE", help="The SQLite file (ANALYTICS_DB_PATH).")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@org_option
+@db_path_option
+@json_option()
 @pass_context
 def command(
     context: Context, metric: str, period: str, limit: int, org_id: str | None, db_path: str | None, as_json: bool

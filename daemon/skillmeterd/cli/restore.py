@@ -6,13 +6,13 @@ from pathlib import Path
 import click
 
 from ..exchange.backup import restore
-from .frame import Context, Failure, pass_context, print_json, progress
+from .frame import Context, Failure, db_path_option, json_option, pass_context, print_json, progress
 
 
 @click.command()
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("--db-path", metavar="FILE", help="The SQLite file (ANALYTICS_DB_PATH).")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@db_path_option
+@json_option("Print the outcome as JSON.")
 @pass_context
 def command(context: Context, path: Path, db_path: str | None, as_json: bool) -> None:
     """Put a backup in the place of the database, which is kept beside it. The daemon must have been stopped.

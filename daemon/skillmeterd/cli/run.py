@@ -8,14 +8,14 @@ from .. import log as logs
 from ..errors import DaemonError
 from ..reload import reload
 from ..server import Server, serve
-from .frame import Context, Failure, pass_context
+from .frame import Context, Failure, db_path_option, pass_context
 
 log = logging.getLogger("skillmeterd")
 
 
 @click.command()
 @click.option("--endpoint", metavar="ADDRESS", help="Where to listen (ANALYTICS_ENDPOINT).")
-@click.option("--db-path", metavar="FILE", help="The SQLite file (ANALYTICS_DB_PATH).")
+@db_path_option
 @click.option("--spool-dir", metavar="DIR", help="Where journals are (ANALYTICS_SPOOL_DIR).")
 @click.option("--backend", metavar="NAMES", help="sqlite, otlp, prometheus, wandb, or several (ANALYTICS_BACKEND).")
 @pass_context

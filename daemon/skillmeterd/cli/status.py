@@ -7,12 +7,12 @@ import click
 
 from skillmeter.connection import Connection
 
-from .frame import Context, Failure, pass_context, print_json, print_table
+from .frame import Context, Failure, json_option, pass_context, print_json, print_table
 
 
 @click.command()
 @click.option("--endpoint", metavar="ADDRESS", help="Where the daemon listens (ANALYTICS_ENDPOINT).")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 @pass_context
 @click.pass_context
 def command(ctx: click.Context, context: Context, /, endpoint: str | None, as_json: bool) -> None:

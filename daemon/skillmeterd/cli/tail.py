@@ -8,7 +8,7 @@ import click
 from skillmeter.parsers import printable
 
 from ..queries import Queries, events
-from .frame import Context, pass_context, print_json_line
+from .frame import Context, db_path_option, json_option, pass_context, print_json_line
 
 POLL_S = 0.25
 
@@ -18,8 +18,8 @@ POLL_S = 0.25
 @click.option("--no-follow", is_flag=True, help="End with the last event there is.")
 @click.option("--skill", "skill_id", metavar="SKILL", help="Only this skill.")
 @click.option("--org", "org_id", metavar="ORG", help="Only this org.")
-@click.option("--db-path", metavar="FILE", help="The SQLite file (ANALYTICS_DB_PATH).")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")
+@db_path_option
+@json_option("Print a JSON object a line.")
 @pass_context
 def command(
     context: Context,

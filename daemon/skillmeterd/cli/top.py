@@ -9,17 +9,17 @@ from skillmeter.results import LeaderboardEntry
 
 from ..queries import Queries
 from ..queries.params import METRICS, PERIODS
-from .frame import Context, pass_context, print_json, table
+from .frame import Context, db_path_option, json_option, org_option, pass_context, print_json, table
 from .leaderboard import HEADINGS, row
 
 
 @click.command()
 @click.option("--metric", type=click.Choice(METRICS), default="usage_count", show_default=True)
 @click.option("--period", type=click.Choice(list(PERIODS)), default="daily", show_default=True, help="In UTC days.")
-@click.option("--org", "org_id", metavar="ORG", help="Only what this org used.")
+@org_option
 @click.option("--every", "every_s", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, help="Seconds.")
-@click.option("--db-path", metavar="FILE", help="The SQLite file (ANALYTICS_DB_PATH).")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON once, and end.")
+@db_path_option
+@json_option("Print JSON once, and end.")
 @pass_context
 def command(
     context: Context, metric: str, period: str, org_id: str | None, every_s: float, db_path: str | None, as_json: bool

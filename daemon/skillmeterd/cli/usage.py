@@ -3,15 +3,15 @@
 import click
 
 from ..queries import Queries
-from .frame import Context, pass_context, print_json, print_table
+from .frame import Context, db_path_option, json_option, org_option, pass_context, print_json, print_table
 
 
 @click.command()
 @click.argument("skill_id", metavar="SKILL")
 @click.option("--days", type=int, default=30, show_default=True, help="UTC days, today included.")
-@click.option("--org", "org_id", metavar="ORG", help="Only what this org used.")
-@click.option("--db-path", metavar="FILE", help="The SQLite file (ANALYTICS_DB_PATH).")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@org_option
+@db_path_option
+@json_option()
 @pass_context
 def command(context: Context, skill_id: str, days: int, org_id: str | None, db_path: str | None, as_json: bool) -> None:
     """Print how a skill was used: calls, success, latency, users, ratings, health."""
