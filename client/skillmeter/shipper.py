@@ -35,8 +35,6 @@ class Shipper:
         """The offset up to which the daemon has committed."""
         self.acked_ledger: tuple[int, ...] = ()
         """The ledger that the daemon has committed."""
-        self.last_ack_s: float | None = None
-        """When the daemon last answered, on the monotonic clock."""
         self.running = True
         """Whether the thread may still do something."""
         self._journal = journal
@@ -269,7 +267,7 @@ class Shipper:
 
     def _progress(self) -> None:
         self._failures = 0
-        self._progress_at_s = self.last_ack_s = time.monotonic()
+        self._progress_at_s = time.monotonic()
 
     def _go_back(self, offset: int) -> None:
         self._sent = offset
