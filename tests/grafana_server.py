@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-from .scripted import ScriptedServer
+from .scripted import ScriptedServer, send
 
 TOKEN = "glsa_s3cr3tServiceAccountToken"
 PLUGIN = "frser-sqlite-datasource"
@@ -67,7 +67,8 @@ class GrafanaServer(ScriptedServer):
         if reply is None:
             known = handler.headers.get("Authorization") == f"Bearer {TOKEN}"
             reply = self._answer(handler.command, path, json.loads(content or "null"), known)
-        send(handler, *reply)
+        status, content = reply
+        send(handler, status, {}, content if isinstance(content, bytes) else json.dumps(content).encode())
 
     def _answer(self, method: str, path: str, body: Any, known: bool) -> Reply:
         if path == "/api/health":
@@ -152,14 +153,3 @@ class GrafanaServer(ScriptedServer):
         kept = {key: value for key, value in dashboard.items() if value != []}
         self.dashboards[uid] = {"dashboard": {**kept, "id": 3, "version": version}, "meta": meta}
         return 200, {"id": 3, "uid": uid, "url": url, "status": "success", "version": version}
-
-
-def send(handler: BaseHTTPRequestHandler, status: int, content: Any, **headers: str) -> None:
-    """Answer with JSON, or with bytes as they are."""
-    body = content if isinstance(content, bytes) else json.dumps(content).encode()
-    handler.send_response(status)
-    for name, value in headers.items():
-        handler.send_header(name, value)
-    handler.send_header("Content-Length", str(len(body)))
-    handler.end_headers()
-    handler.wfile.write(body)

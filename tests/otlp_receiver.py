@@ -4,6 +4,7 @@ import gzip
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -25,7 +26,7 @@ from skillmeterd.sinks import Source
 from skillmeterd.store import Chunk, Store
 from skillmeterd.vitals import Vitals
 
-from .scripted import ScriptedServer
+from .scripted import ScriptedServer, send
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,7 @@ class Receiver(ScriptedServer):
             handler.close_connection = True
             answer.act(handler)
             return
-        handler.send_response(answer.status)
-        for name, value in answer.headers.items():
-            handler.send_header(name, value)
-        handler.send_header("Content-Length", str(len(answer.body)))
-        handler.end_headers()
-        handler.wfile.write(answer.body)
+        send(handler, answer.status, answer.headers, answer.body)
 
 
 def refused_points(count: int, message: str) -> Answer:
@@ -183,10 +179,10 @@ def value(requests: Iterable[ExportMetricsServiceRequest], name: str, **labels: 
 class Database:
     """Events committed by hand."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock_ns: Callable[[], int] = time.time_ns) -> None:
         self._producer = os.urandom(16)
         self.path = folder / "analytics.db"
-        self.store = Store.open(self.path)
+        self.store = Store.open(self.path, clock_ns=clock_ns)
         self._offset = 0
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 import ssl
 import threading
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
@@ -50,3 +51,13 @@ class ScriptedServer:
     def serve(self, handler: BaseHTTPRequestHandler) -> None:
         """Answer one request; its body is still to be read."""
         raise NotImplementedError
+
+
+def send(handler: BaseHTTPRequestHandler, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    """Answer one request."""
+    handler.send_response(status)
+    for name, value in headers.items():
+        handler.send_header(name, value)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)

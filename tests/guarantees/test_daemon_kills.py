@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from skillmeter.faults import POINTS
 from tests.support import (
     DaemonProcess,
     assert_exactly,
@@ -14,22 +15,8 @@ from tests.support import (
     wait_until,
 )
 
-SERVING = [
-    "receiver.received",
-    "store.before_rows",
-    "store.before_rollups",
-    "store.before_commit",
-    "store.after_commit",
-    "receiver.before_ack",
-    "receiver.after_ack",
-]
-ADOPTING = [
-    "orphans.adopted",
-    "orphans.committed",
-    "orphans.before_unlink",
-    "orphans.unlinked_segments",
-    "orphans.after_unlink",
-]
+SERVING = [point for point in POINTS if point.startswith(("receiver.", "store."))]
+ADOPTING = [point for point in POINTS if point.startswith("orphans.")]
 RECORDING = """
 for number in range(int(sys.argv[2])):
     record(f"{sys.argv[1]}-{number}")

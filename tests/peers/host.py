@@ -103,7 +103,7 @@ class Host:
         return [
             "nsenter",
             f"--target={self._pid}",
-            *["-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w"],
+            *NAMESPACES,
             *become,
             *command,
         ]
