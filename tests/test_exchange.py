@@ -204,6 +204,15 @@ class TestJournals:
                     daemon.wait_drained()
                 assert query(daemon.db_path, "SELECT user_id FROM events ORDER BY 1") == [(name,) for name in names]
 
+    @pytest.mark.parametrize(("folder_mode", "mode"), [(0o700, 0o600), (0o777, 0o600), (0o2770, 0o640)])
+    def test_a_daemon_of_the_folder_s_group_can_read_it(self, tmp_path: Path, folder_mode: int, mode: int) -> None:
+        """As what a client makes: its owner's, and the group's where the set-group-id bit says so."""
+        found = write_journal(tmp_path / "found", [[event("a")]])
+        (tmp_path / "spool").mkdir()
+        (tmp_path / "spool").chmod(folder_mode)
+        hand_over(found.head, tmp_path / "spool")
+        assert (tmp_path / "spool" / found.head.name).stat().st_mode & 0o777 == mode
+
     def test_a_link_in_the_spool_is_not_followed(self, tmp_path: Path) -> None:
         """Who may write into the spool cannot have an import write elsewhere."""
         found = write_journal(tmp_path / "found", [[event("a")]])

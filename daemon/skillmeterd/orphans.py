@@ -29,6 +29,7 @@ from .store import Chunk, Store
 log = logging.getLogger(__name__)
 
 MAX_OPEN: Final = 128  # journals in one transaction, each with a descriptor that holds its lock
+RECORD_BYTES: Final = 64  # that a record takes in memory besides its payload, which may be a single byte
 OPEN_SHARE: Final = 8  # of all descriptors that we may have, at most this part; clients need the others
 
 
@@ -209,7 +210,7 @@ class Orphans:
             try:
                 for chunk in adopted.chunks:
                     chunks.append(chunk)
-                    size += sum(map(len, chunk.payloads))
+                    size += sum(map(len, chunk.payloads)) + RECORD_BYTES * len(chunk.payloads)
                     if size >= INTAKE_BYTES:
                         return chunks
             except (

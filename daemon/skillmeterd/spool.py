@@ -10,7 +10,7 @@ from typing import Final
 
 from skillmeter.errors import CorruptJournal
 
-MAX_FILE_BYTES: Final = 16 * 1024 * 1024  # 16 times what a client makes: a file is read into memory as a whole
+MAX_FILE_BYTES: Final = 4 * 1024 * 1024  # 4 times what a client makes: a file is read into memory as a whole
 HEAD_SUFFIX: Final = ".journal"
 SEGMENT_SUFFIX: Final = ".seg"
 NOT_OURS: Final = "not a regular file, or too large to be one of ours"

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from skillmeter import records
+from skillmeterd import spool
 from tests.journals import event, flip, write_journal
 from tests.support import SCALE, DaemonProcess, assert_exactly, journals, ledger, recorded_names, run_client, wait_until
 from tests.test_http import HTTP, read
@@ -119,6 +121,22 @@ def test_large_orphans_are_read_in_bounded_pieces(tmp_path: Path) -> None:
         daemon.wait_drained()
         assert_exactly(recorded, daemon.db_path)
         assert daemon.peak_bytes() < 128 * MIB
+
+
+def test_tiny_records_do_not_fill_the_memory(tmp_path: Path) -> None:
+    """Files that hold as many records as they can, which a hostile client wrote: each takes many times its bytes, so
+    that not many may be in memory together."""
+    with DaemonProcess(tmp_path, started=False) as daemon:
+        daemon.spool_dir.mkdir(mode=0o700)
+        record = records.frame(b"x")
+        count = (spool.MAX_FILE_BYTES - records.HEAD_BYTES) // len(record)
+        for number in range(5):
+            head = records.encode_head(records.Head(bytes([number] * 16), 1, 1)).ljust(records.HEAD_BYTES, b"\0")
+            (daemon.spool_dir / f"{bytes([number] * 16).hex()}.journal").write_bytes(head + record * count)
+        daemon.start()
+        daemon.wait_drained()
+        assert daemon.ask("status")["ledger"]["rejected"] == 5 * count
+        assert daemon.peak_bytes() < 152 * MIB
 
 
 def test_strange_things_in_the_spool_stop_nothing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +62,8 @@ def _copy(source: Path, target: Path) -> None:
     partial.unlink(missing_ok=True)  # of an import that was killed; a link that others put there is not followed
     try:
         with source.open("rb") as old, create_private(partial) as new:
+            if target.parent.stat().st_mode & stat.S_ISGID:  # the daemon may be another user, of the folder's group
+                os.fchmod(new.fileno(), 0o640)
             shutil.copyfileobj(old, new)
             new.flush()
             os.fsync(new.fileno())
