@@ -330,14 +330,19 @@ def test_segments_that_were_committed_and_freed_are_not_missed(sweep: Sweep) -> 
 # Torn ends and damage.
 
 
-@pytest.mark.parametrize("prepared", [False, True], ids=["last", "then-an-empty-segment"])
-def test_a_torn_end_is_normal(sweep: Sweep, prepared: bool) -> None:
-    """Half a record at the end was never accepted: it is dropped, whether or not a next segment was prepared."""
-    written, recorded = journal(sweep, 2, 2, *[0] * prepared, attempted=5)
+def tear(written: Written) -> None:
+    """Half a record behind the fourth, which ends its segment."""
     path, position = first_byte(written, 3)
     with path.open("r+b") as file:
         file.seek(position + HEADER + len(event("e101")))
         file.write(records.frame(event("torn"))[:20])
+
+
+@pytest.mark.parametrize("prepared", [False, True], ids=["last", "then-an-empty-segment"])
+def test_a_torn_end_is_normal(sweep: Sweep, prepared: bool) -> None:
+    """Half a record at the end was never accepted: it is dropped, whether or not a next segment was prepared."""
+    written, recorded = journal(sweep, 2, 2, *[0] * prepared, attempted=5)
+    tear(written)
     sweep.run()
     assert_exactly(recorded, sweep.db)
     assert ledger(sweep.db)["dropped.unfinished"] == 1
@@ -348,10 +353,7 @@ def test_a_torn_end_is_normal(sweep: Sweep, prepared: bool) -> None:
 def test_a_torn_end_of_an_inner_segment_is_damage(sweep: Sweep) -> None:
     """A segment that others follow ended with a whole record; what is behind that is kept for a person to see."""
     written, recorded = journal(sweep, 2, 2, 1)
-    path, position = first_byte(written, 3)
-    with path.open("r+b") as file:
-        file.seek(position + HEADER + len(event("e101")))
-        file.write(records.frame(event("torn"))[:20])
+    tear(written)
     sweep.run()
     assert_exactly(recorded, sweep.db)
     assert ledger(sweep.db)["dropped.corrupt"] == 1

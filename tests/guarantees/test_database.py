@@ -152,18 +152,23 @@ def test_a_disk_that_was_full_for_orphans_only_is_noticed_to_have_room(tmp_path:
 # Going back.
 
 
+def go_back(daemon: DaemonProcess, client: Rounds, deleted: bool) -> None:
+    """After the second round, have the database of the first in its place, or none. The daemon is stopped then."""
+    client.wait()
+    copy = keep_copy(daemon)
+    daemon.start()
+    client.go()
+    client.wait()
+    put_back(daemon, copy)
+    if deleted:
+        daemon.db_path.unlink()
+
+
 @pytest.mark.parametrize("deleted", [True, False], ids=["deleted", "restored"])
 def test_a_living_client_sends_again_what_it_still_has(tmp_path: Path, deleted: bool) -> None:
     """Its journal has not rolled, so all of it is there: rows = R, as if nothing had been."""
     with DaemonProcess(tmp_path) as daemon, rounds(daemon, 3, 200) as client:
-        client.wait()
-        copy = keep_copy(daemon)
-        daemon.start()
-        client.go()
-        client.wait()
-        put_back(daemon, copy)
-        if deleted:
-            daemon.db_path.unlink()
+        go_back(daemon, client, deleted)
         daemon.start()
         client.go()
         client.wait()
@@ -178,14 +183,7 @@ def test_what_a_living_client_no_longer_has_is_reported_to_the_event(tmp_path: P
     """It has freed the segments that were acknowledged: it declares them lost, once, however many batches it had on
     the way; everything later arrives."""
     with DaemonProcess(tmp_path) as daemon, rounds(daemon, 3, 2000, prelude=SMALL_SEGMENTS) as client:
-        client.wait()
-        copy = keep_copy(daemon)
-        daemon.start()
-        client.go()
-        client.wait()
-        put_back(daemon, copy)
-        if deleted:
-            daemon.db_path.unlink()
+        go_back(daemon, client, deleted)
         client.go()
         if busy:
             client.wait(until="2-1999")
