@@ -3,7 +3,7 @@
 An append is `segment.write(record)`: the mapping's own `write`, one C call that copies and advances, or raises
 ValueError when the record does not fit. Sealing moves the write position to the end of the file, so that a late writer
 finds no room. Where the records end is noted just before that; what others write in between is found by its length.
-Both rest on the GIL; see journal.py for interpreters without one.
+Both rest on the GIL; see gil.py for interpreters without one.
 """
 
 import contextlib
