@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..demo.play import Played, Size, play
-from .frame import Failure, print_json, print_table
+from .frame import Failure, json_option, print_json, print_table
 
 PLAIN_EVERY_S: Final = 2.0
 
@@ -22,7 +22,7 @@ PLAIN_EVERY_S: Final = 2.0
 @click.option(
     "--seconds-limit", type=click.FloatRange(2), default=60, show_default=True, help="The longest it may take."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON; what happens meanwhile is on stderr.")
+@json_option("Print the outcome as JSON; what happens meanwhile is on stderr.")
 def command(keep: bool, processes: int, calls: int, seconds_limit: float, as_json: bool) -> None:
     """Run real tools against a daemon of its own and show what was recorded."""
     with Screen(on_stderr=as_json) as screen:

@@ -13,15 +13,13 @@ from ..instance import Instance
 from ..orphans import Orphans
 from ..quarantine import Quarantine
 from ..store import Store
-from .frame import Context, Failure, pass_context, print_json, print_table, progress
+from .frame import Context, Failure, db_path_option, json_option, pass_context, print_json, print_table, progress
 
 POLL_S: Final = 0.2
 JOURNALS: Final = ("journal", "owner", "pid", "age s", "bytes", "attempted", "not stored yet")
 FINDINGS: Final = ("set aside", "what", "bytes", "records", "can be repaired", "why")
 
 spool_dir_option = click.option("--spool-dir", metavar="DIR", help="Where journals are (ANALYTICS_SPOOL_DIR).")
-db_path_option = click.option("--db-path", metavar="FILE", help="The SQLite file (ANALYTICS_DB_PATH).")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
@@ -32,7 +30,7 @@ def command() -> None:
 @command.command()
 @spool_dir_option
 @db_path_option
-@json_option
+@json_option()
 @pass_context
 def ls(context: Context, spool_dir: str | None, db_path: str | None, as_json: bool) -> None:
     """List journals, the oldest first: whether the owner lives, their age and size, and what is not stored yet."""
@@ -116,7 +114,7 @@ def _take_over(db_path: Path, folder: Path, deadline_s: float) -> None:
 @command.command("repair")
 @click.option("--apply", "applied", is_flag=True, help="Put back what can be repaired; the daemon then takes it.")
 @spool_dir_option
-@json_option
+@json_option()
 @pass_context
 def repair_(context: Context, applied: bool, spool_dir: str | None, as_json: bool) -> None:
     """Say what was set aside and why. With --apply, give journals whose header is damaged a new one.
