@@ -5,7 +5,7 @@ takes the appends. Rolling needs no lock and no owner: whoever finds the current
 makes one; the first to attach its own wins), seals the full one and moves `current` on. Each step is one atomic
 operation that may be repeated or interleaved with other threads and signal handlers at will: a stale `current` only
 leads to a sealed segment, which leads on. (A lock here would deadlock in a signal handler; a second lane for calls
-that find the first one busy loses or doubles events.) Without the GIL, `append` takes a lock after all.
+that find the first one busy loses or doubles events.) Without the GIL, `append` takes a lock after all; see gil.py.
 
 `put` is the write of the current segment, and the short way. A forked child shares the mapping but not the write
 position, so one append there would overwrite the parent's. Hence `put` is barred while a fork is under way; the long
