@@ -1,14 +1,17 @@
 """Recording: no record call raises or keeps something invalid, and each is counted under its reason."""
 
 import logging
+from datetime import datetime, time, timedelta, tzinfo
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skillmeter.client import AnalyticsClient
 from skillmeter.errors import InvalidEventError
 from skillmeter.recording import Recorder
+from skillmeter.settings import ClientSettings
 from skillmeter.testing import RecordingClient
 
 
@@ -98,6 +101,40 @@ def test_values_that_break_when_looked_at_are_refused():
     assert client.record_skill_execution("s", True, Broken()) is False  # type: ignore[arg-type]
     assert client.update_health_score("s", Broken()) is False  # type: ignore[arg-type]
     assert client.rejected == {"internal": 2}
+
+
+class Alien(ValueError):
+    """An error of a type that neither we nor Python raise."""
+
+
+class Hashed(str):
+    """Text whose own code raises it."""
+
+    def __hash__(self) -> int:
+        raise Alien("no hash")
+
+
+def test_an_error_of_a_values_own_code_is_a_fault_of_any_type(tmp_path):
+    """Only an error that nobody's code raised, put into the thread from outside, is meant for the caller."""
+    client = AnalyticsClient(ClientSettings.from_environment({"HOME": str(tmp_path)}))
+    assert client.record_skill_execution("s", True, 1.0)  # from now on it is the short way
+    assert client.record_skill_execution(Hashed("s"), True, 1.0) is False
+    assert client.record_skill_execution("s", True, 1.0, attributes={"at": time(tzinfo=Nowhere())}) is False
+    assert client.get_config_summary()["ledger"] == {
+        "attempted": 3,
+        "rejected.invalid_skill_id": 1,
+        "rejected.invalid_attributes": 1,
+    }
+    client.close(0)
+
+
+class Nowhere(tzinfo):
+    """A time zone whose own code raises it."""
+
+    def utcoffset(self, at: datetime | None, /) -> timedelta | None:
+        raise Alien("no time")
+
+    dst = tzname = utcoffset  # type: ignore[assignment]
 
 
 def test_an_interrupt_is_not_held_back():

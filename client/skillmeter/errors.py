@@ -1,5 +1,8 @@
 """The errors of skillmeter, split by who has to act on them."""
 
+import sys
+from typing import Final
+
 
 class SkillmeterError(Exception):
     """Base of everything skillmeter raises on purpose."""
@@ -53,20 +56,31 @@ class CorruptJournal(JournalError):
         self.offset = offset
 
 
+_KNOWN: Final = sys.stdlib_module_names | {"skillmeter", "msgspec", "zmq"}  # whose errors may come up in a call of ours
+
+
 def came_between(error: BaseException) -> bool:
     """Whether other code raised this than the C call that stood alone in the `try`: a signal handler that ran right
-    after it. Then the call was made, and must not be made again."""
+    after it, or another thread. Then the call was made, and must not be made again."""
     trace = error.__traceback__
-    return trace is not None and trace.tb_next is not None
+    return trace is not None and (trace.tb_next is not None or type(error).__module__.partition(".")[0] not in _KNOWN)
 
 
-def raised_by_signal_handler(error: BaseException) -> bool:
-    """Whether a signal handler that interrupted our code raised this. Such an error, a timeout perhaps, is meant for
-    our caller. Handlers are the functions that have the frame that they interrupt among their arguments."""
+def meant_for_caller(error: BaseException) -> bool:
+    """Whether this error, a timeout perhaps, only passed through our code on its way to our caller.
+
+    A signal handler raised it: handlers are the functions that have the frame that they interrupt among their
+    arguments. Or another thread put it there (PyThreadState_SetAsyncExc): no code but ours and Python's took part, and
+    neither raises errors of such a type. One function without calls of others, as the stack may be nearly full.
+    """
     outer = error.__traceback__
-    while outer is not None and (inner := outer.tb_next) is not None:
-        for value in inner.tb_frame.f_locals.values():
-            if value is outer.tb_frame or (type(value) is tuple and any(part is outer.tb_frame for part in value)):
-                return True
+    is_ours = True
+    while outer is not None:
+        is_ours = is_ours and str(outer.tb_frame.f_globals.get("__name__")).partition(".")[0] in _KNOWN
+        inner = outer.tb_next
+        if inner is not None:
+            for value in inner.tb_frame.f_locals.values():
+                if value is outer.tb_frame or (type(value) is tuple and any(part is outer.tb_frame for part in value)):
+                    return True
         outer = inner
-    return False
+    return is_ours and type(error).__module__.partition(".")[0] not in _KNOWN

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from .errors import InvalidEventError
+from .errors import InvalidEventError, meant_for_caller
 
 MAX_ID_CHARS: Final = 256
 MAX_LATENCY_MS: Final = 1e15  # 30,000 years; sums of it stay finite
@@ -159,6 +159,8 @@ def _attributes_text(attributes: dict[str, Any]) -> str:
     try:
         text = _encode_json(attributes)
     except (TypeError, ValueError, RecursionError) as error:
+        if meant_for_caller(error):
+            raise
         raise InvalidEventError("invalid_attributes", f"attributes must be plain JSON data: {error}") from None
     if len(text) > MAX_ATTRIBUTES_BYTES:
         raise InvalidEventError(

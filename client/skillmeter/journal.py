@@ -28,7 +28,7 @@ from typing import Final
 import msgspec
 
 from . import faults, spool
-from .errors import JournalError, came_between, raised_by_signal_handler
+from .errors import JournalError, came_between, meant_for_caller
 from .gil import has_gil, one_at_a_time
 from .ledger import Ledger
 from .logs import logger
@@ -431,7 +431,7 @@ class Journal:
             try:
                 segment.sync()
             except OSError as error:
-                if raised_by_signal_handler(error):
+                if meant_for_caller(error):
                     raise
                 self._count_failed_sync()
             segment = None if segment is last else segment.next

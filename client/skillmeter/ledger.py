@@ -13,7 +13,7 @@ from collections.abc import Callable
 from itertools import repeat
 from typing import Self
 
-from .errors import JournalError, raised_by_signal_handler
+from .errors import JournalError, meant_for_caller
 from .records import HEAD_BYTES, LEDGER, LEDGER_AT, decode_ledger
 
 
@@ -47,7 +47,7 @@ class Ledger:
         try:
             counts = decode_ledger(self._page)
         except ValueError as error:  # closed
-            if raised_by_signal_handler(error):
+            if meant_for_caller(error):
                 raise
             counts = self._last
         if self._carried is None:
@@ -71,7 +71,7 @@ class Ledger:
         try:
             self._last = decode_ledger(self._page)
         except ValueError as error:  # closed before
-            if raised_by_signal_handler(error):
+            if meant_for_caller(error):
                 raise
         self._slots.release()
 

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any, Final
 
-from .errors import came_between, raised_by_signal_handler
+from .errors import came_between, meant_for_caller
 from .events import MAX_ID_CHARS, MAX_LATENCY_MS, encode
 from .journal import Journal
 from .records import RECORD_MAGIC
@@ -67,7 +67,7 @@ def record_plain(journal: Journal, general: Callable[..., bool]) -> Callable[...
             size = len(payload)
             record = (frames[size] or framing(size))(crc32(payload, size), size, RECORD_MAGIC, payload)
         except Exception as error:  # not plain: the general way says what is wrong with it
-            if raised_by_signal_handler(error):
+            if meant_for_caller(error):
                 raise
             return general(skill_id, success, latency_ms, user_id, org_id, **extras)
         try:
@@ -82,7 +82,7 @@ def record_plain(journal: Journal, general: Callable[..., bool]) -> Callable[...
             if journal.idle:
                 journal.wake()
         except (ValueError, RecursionError) as error:  # closed meanwhile, or the caller's stack is full
-            if raised_by_signal_handler(error):
+            if meant_for_caller(error):
                 raise
         return True
 

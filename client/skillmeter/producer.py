@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from .connection import Connection
-from .errors import JournalError, raised_by_signal_handler
+from .errors import JournalError, meant_for_caller
 from .journal import MAX_NESTED, Heir, Journal
 from .ledger import Ledger
 from .logs import logger
@@ -135,7 +135,7 @@ class Producer:
             if os.getpid() == self.pid:  # else a signal handler has forked in between, and this is the child
                 self._opened.append(Opened(journal, shipper))
         except OSError as error:
-            if raised_by_signal_handler(error):
+            if meant_for_caller(error):
                 raise
             raise JournalError("spool_unavailable", f"no descriptors for it: {error}") from error
         finally:  # whatever a handler raises in between: what was opened is carried, and the rest is given back
@@ -148,6 +148,8 @@ class Producer:
         try:
             shipper.start()
         except RuntimeError as error:  # the interpreter is ending: the daemon takes the journal
+            if meant_for_caller(error):
+                raise
             logger().debug("no shipper: %s", error)
         journal.noted()
         journal.ledger.take_over()

@@ -2,13 +2,18 @@
 
 A call validates, encodes, and hands the bytes on; it never blocks. It never raises, whatever it is given, except
 in strict mode. What becomes of the bytes, and of the counts, is the subclass's.
+
+An error that only passes through goes on to the caller: what a signal handler raises, and the timeout that a job queue
+puts into this thread from another. The latter is known by its type: one of Python's own (a bare TimeoutError) cannot be
+told from what our own code may raise, nor can one that arrives while code of a value given is running, such as a
+`__hash__`, or a log handler. Those may be taken for a fault and counted as such.
 """
 
 import datetime
 from collections.abc import Callable
 from typing import Any
 
-from .errors import InvalidEventError, raised_by_signal_handler
+from .errors import InvalidEventError, meant_for_caller
 from .events import encode_execution, encode_health, encode_rating
 from .logs import logger
 from .track import Tracker
@@ -103,7 +108,7 @@ class Recorder:
 
     def _refuse(self, error: Exception) -> bool:
         """Count an event that was not kept, warn once per reason, and raise the error in strict mode."""
-        if raised_by_signal_handler(error):
+        if meant_for_caller(error):
             raise error
         invalid = isinstance(error, InvalidEventError)
         reason = f"rejected.{error.reason}" if isinstance(error, InvalidEventError) else "dropped.internal"

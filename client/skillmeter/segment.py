@@ -16,7 +16,7 @@ import struct
 import sys
 from typing import Final
 
-from .errors import JournalError, came_between, raised_by_signal_handler
+from .errors import JournalError, came_between, meant_for_caller
 from .records import RECORD_HEADER_BYTES, RECORD_MAGIC
 
 _RECORD: Final = struct.Struct("<IHH")
@@ -193,7 +193,7 @@ def preallocate(fd: int, size: int) -> None:
 def unusable(error: Exception, path: str) -> JournalError:
     """The journal error that an error of the operating system means. What a signal handler raised meanwhile, a timeout
     say, is raised as it is."""
-    if raised_by_signal_handler(error):
+    if meant_for_caller(error):
         raise error
     full = isinstance(error, OSError) and error.errno in _FULL
     return JournalError("disk_full" if full else "spool_unavailable", f"{path}: {error}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import FORKS_KNOWINGLY, SCALE, DaemonProcess, assert_exactly, ledger, run_client
+from tests.support import FORKS_KNOWINGLY, SCALE, DaemonProcess, assert_exactly, ledger, recorded_names, run_client
 
 HANDLERS = """
 import signal
@@ -42,6 +42,68 @@ def test_an_exception_of_a_handler_reaches_the_caller_and_doubles_nothing(tmp_pa
         assert_exactly(kept, daemon.db_path, perhaps=[line[1:] for line in lines if line[0] == "?"])
         assert int(raised.split()[1]) + len(kept) == 3000 * SCALE
         assert not ledger(daemon.db_path)["dropped"]
+
+
+INJECTED = """
+import ctypes, threading
+class TimeIsUp({base}): pass
+sys.setswitchinterval(1e-6)
+inject = ctypes.pythonapi.PyThreadState_SetAsyncExc
+inject.argtypes = ctypes.c_ulong, ctypes.py_object
+rounds = int(sys.argv[1])
+begun = threading.Lock()
+begun.acquire()
+injected = -1
+raised = swallowed = 0
+def attributes(name): return {{name: [1, 2, 3]}}
+CALLS = [
+    lambda name: client.record_skill_execution("s", True, 1.0, name),
+    lambda name: client.record_skill_execution("s", True, 1, name, attributes=attributes(name)),
+    lambda name: client.rate_skill("s", 5, None, name),
+]
+def work():
+    global raised, swallowed
+    for number in range(rounds):
+        name = str(number)
+        call = CALLS[number % 3]
+        kept = None
+        os.write(1, f"?{{name}}\\n".encode())
+        try:
+            begun.release()
+            kept = call(name)
+            while injected < number: pass
+            for _ in range(100): pass
+            swallowed += 1
+        except TimeIsUp:
+            raised += 1
+        if kept is not None:
+            assert kept is True
+            os.write(1, f"+{{name}}\\n".encode())
+worker = threading.Thread(target=work)
+worker.start()
+for number in range(rounds):
+    assert begun.acquire(timeout=30)
+    for _ in range(number % 50): pass
+    inject(worker.ident, TimeIsUp)
+    injected = number
+worker.join()
+os.write(1, f"{{raised}} {{swallowed}}\\n".encode())
+"""
+
+
+@pytest.mark.parametrize("base", ["Exception", "ValueError", "TimeoutError"])
+def test_an_exception_from_another_thread_reaches_the_caller_and_doubles_nothing(tmp_path: Path, base: str) -> None:
+    """A job's timeout that is put into record calls from outside comes out of them, turns no True into False, repeats
+    no event, and leaves the books balanced."""
+    with DaemonProcess(tmp_path) as daemon:
+        *lines, counts = run_client(INJECTED.format(base=base), daemon.env, 3000 * SCALE)
+        daemon.wait_drained()
+        kept = [line[1:] for line in lines if line[0] == "+"]
+        assert_exactly(kept, daemon.db_path, perhaps=[line[1:] for line in lines if line[0] == "?"])
+        assert counts == f"{3000 * SCALE} 0"
+        books = ledger(daemon.db_path)
+        assert books["attempted"] == books["stored"] == len(recorded_names(daemon.db_path))
+        assert not books["dropped"] + books["rejected"]
 
 
 def test_a_child_forked_while_zmq_is_imported_can_use_it(tmp_path: Path) -> None:
