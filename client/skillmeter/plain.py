@@ -81,9 +81,11 @@ def record_plain(journal: Journal, general: Callable[..., bool]) -> Callable[...
             attempted()
             if journal.idle:
                 journal.wake()
-        except (ValueError, RecursionError) as error:  # closed meanwhile, or the caller's stack is full
+        except ValueError as error:  # closed meanwhile
             if meant_for_caller(error):
                 raise
+        except RecursionError:  # the caller's stack is full, for a question too: somebody else will wake the shipper
+            pass
         return True
 
     return record_skill_execution

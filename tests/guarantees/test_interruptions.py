@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,32 @@ def test_an_exception_from_another_thread_reaches_the_caller_and_doubles_nothing
         books = ledger(daemon.db_path)
         assert books["attempted"] == books["stored"] == len(recorded_names(daemon.db_path))
         assert not books["dropped"] + books["rejected"]
+
+
+def test_a_call_at_the_end_of_the_stack_is_true_if_it_kept(tmp_path: Path) -> None:
+    """However little room there is: True, or an exception and nothing stored."""
+    script = """
+    calls = {
+        "plain": lambda: client.record_skill_execution("s", True, 1.0, "plain"),
+        "general": lambda: client.record_skill_execution("s", True, 1.0, "general", attributes={}),
+        "rating": lambda: client.rate_skill("s", 5, None, "rating"),
+    }
+    def deep(frames, call):
+        if frames: return deep(frames - 1, call)
+        client._producer.opened.journal.idle = True
+        return call()
+    record("plain")  # an id that is known needs less room
+    for frames in range(sys.getrecursionlimit() - 40, sys.getrecursionlimit()):
+        for name, call in calls.items():
+            try: assert deep(frames, call) is True
+            except RecursionError: continue
+            print(name)
+    """
+    with DaemonProcess(tmp_path) as daemon:
+        recorded = run_client(script, daemon.env)
+        daemon.wait_drained()
+        assert len(recorded) > 60
+        assert Counter(recorded_names(daemon.db_path)) == Counter(recorded)
 
 
 def test_a_child_forked_while_zmq_is_imported_can_use_it(tmp_path: Path) -> None:
