@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -54,7 +53,8 @@ inject.argtypes = ctypes.c_ulong, ctypes.py_object
 rounds = int(sys.argv[1])
 begun = threading.Lock()
 begun.acquire()
-injected = -1
+injected = [threading.Lock() for _ in range(rounds)]  # not a loop: what comes at its end is in no `try` since 3.12
+for lock in injected: lock.acquire()
 raised = swallowed = 0
 def attributes(name): return {{name: [1, 2, 3]}}
 CALLS = [
@@ -72,21 +72,23 @@ def work():
         try:
             begun.release()
             kept = call(name)
-            while injected < number: pass
-            for _ in range(100): pass
+            injected[number].acquire()
+            os.getpid(), os.getpid()
             swallowed += 1
         except TimeIsUp:
             raised += 1
         if kept is not None:
             assert kept is True
             os.write(1, f"+{{name}}\\n".encode())
+assert client.rate_skill("s", 5, None, "first") and client.flush(30)  # a thread that starts has its maker's number
+os.write(1, b"?first\\n+first\\n")
 worker = threading.Thread(target=work)
 worker.start()
 for number in range(rounds):
     assert begun.acquire(timeout=30)
     for _ in range(number % 50): pass
     inject(worker.ident, TimeIsUp)
-    injected = number
+    injected[number].release()
 worker.join()
 os.write(1, f"{{raised}} {{swallowed}}\\n".encode())
 """
@@ -107,30 +109,24 @@ def test_an_exception_from_another_thread_reaches_the_caller_and_doubles_nothing
         assert not books["dropped"] + books["rejected"]
 
 
-def test_a_call_at_the_end_of_the_stack_is_true_if_it_kept(tmp_path: Path) -> None:
+def test_a_plain_call_at_the_end_of_the_stack_is_true_if_it_kept(tmp_path: Path) -> None:
     """However little room there is: True, or an exception and nothing stored."""
     script = """
-    calls = {
-        "plain": lambda: client.record_skill_execution("s", True, 1.0, "plain"),
-        "general": lambda: client.record_skill_execution("s", True, 1.0, "general", attributes={}),
-        "rating": lambda: client.rate_skill("s", 5, None, "rating"),
-    }
-    def deep(frames, call):
-        if frames: return deep(frames - 1, call)
+    def deep(frames):
+        if frames: return deep(frames - 1)
         client._producer.opened.journal.idle = True
-        return call()
+        return client.record_skill_execution("s", True, 1.0, "plain")
     record("plain")  # an id that is known needs less room
     for frames in range(sys.getrecursionlimit() - 40, sys.getrecursionlimit()):
-        for name, call in calls.items():
-            try: assert deep(frames, call) is True
-            except RecursionError: continue
-            print(name)
+        try: assert deep(frames) is True
+        except RecursionError: continue
+        print("plain")
     """
     with DaemonProcess(tmp_path) as daemon:
         recorded = run_client(script, daemon.env)
         daemon.wait_drained()
-        assert len(recorded) > 60
-        assert Counter(recorded_names(daemon.db_path)) == Counter(recorded)
+        assert len(recorded) > 20
+        assert recorded_names(daemon.db_path) == recorded
 
 
 def test_a_child_forked_while_zmq_is_imported_can_use_it(tmp_path: Path) -> None:
