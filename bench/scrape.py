@@ -3,8 +3,8 @@
     python bench/scrape.py [--skills 10000] [--seconds 5]
 
 The peer renders the same families from memory, ready-made; ours reads them from SQLite first. Rounds of both take
-turns. Target: at most twice the peer. Then a daemon with as many skills commits what two processes record, in turns
-undisturbed and scraped every second. Target: no difference.
+turns. Target: at most twice the peer. Then a daemon with some 10,000 series commits what two processes record, in turns
+undisturbed, and scraped every second and pushed to an OTLP receiver every 5 s. Target: no difference.
 """
 
 import argparse
@@ -15,8 +15,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Metric
@@ -32,6 +34,8 @@ from skillmeterd.store import Chunk, Store
 from skillmeterd.vitals import Vitals
 
 ROUNDS = 5
+SKILLS = 700  # of some 18 series each
+PUSH_EVERY_S = 5
 RECORDERS = 2
 RECORDER = """
 import itertools, sys
@@ -52,10 +56,10 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         settings = DaemonSettings.from_environment({"HOME": folder}, backend="prometheus")
-        for skills in sorted({min(700, args.skills), args.skills}):
+        for skills in sorted({min(SKILLS, args.skills), args.skills}):
             fill(settings, skills)
             compare(settings)
-        disturb(Path(folder), args.skills, args.seconds)
+        disturb(Path(folder, "daemon"), min(SKILLS, args.skills), args.seconds)
 
 
 def fill(settings: DaemonSettings, skills: int) -> None:
@@ -102,14 +106,18 @@ class _Registry(CollectorRegistry):
 
 
 def disturb(folder: Path, skills: int, seconds: float) -> None:
-    """What is committed in a second, undisturbed and while a scrape comes every second."""
+    """What is committed in a second, undisturbed and while scrapes and pushes go on."""
+    receiver = ThreadingHTTPServer(("127.0.0.1", 0), _Receiver)
+    threading.Thread(target=receiver.serve_forever, daemon=True).start()
     env = {
         **os.environ,
         "HOME": str(folder),
         "ANALYTICS_RUNTIME_DIR": str(folder / "run"),
         "ANALYTICS_SPOOL_DIR": str(folder / "spool"),
-        "ANALYTICS_BACKEND": "prometheus",
+        "ANALYTICS_BACKEND": "prometheus,otlp",
         "PROMETHEUS_PORT": "0",
+        "OTLP_ENDPOINT": f"http://127.0.0.1:{receiver.server_address[1]}",
+        "OTLP_PUSH_INTERVAL": "3600",  # it is told when
     }
     processes = [subprocess.Popen([sys.executable, "-m", "skillmeterd", "run"], env=env, stderr=subprocess.DEVNULL)]
     connection = Connection(f"ipc://{folder}/run/skillmeter.sock")
@@ -127,14 +135,21 @@ def disturb(folder: Path, skills: int, seconds: float) -> None:
             process.send_signal(signal.SIGKILL)
             process.wait()
         connection.close()
-    quiet, scraped = statistics.median(rates[False]), statistics.median(rates[True])
-    print(f"commits: {quiet:,.0f} events/s undisturbed, {scraped:,.0f} events/s scraped every second")
-    print(f"ratio {scraped / quiet:.2f} (target: 1)")
+        receiver.shutdown()
+        receiver.server_close()
+    quiet, disturbed = statistics.median(rates[False]), statistics.median(rates[True])
+    how = f"scraped every second and pushed every {PUSH_EVERY_S} s"
+    print(f"commits: {quiet:,.0f} events/s undisturbed, {disturbed:,.0f} events/s {how}")
+    print(f"ratio {disturbed / quiet:.2f} (target: 1)")
 
 
 def _rate(connection: Connection, address: str | None, seconds: float) -> float:
     before, began_s = _events(connection), time.monotonic()
+    push_at_s = began_s
     while time.monotonic() - began_s < seconds:
+        if address is not None and time.monotonic() >= push_at_s:
+            push_at_s += PUSH_EVERY_S
+            connection.ask("push", timeout_s=60)
         if address is not None:
             client = http.client.HTTPConnection(address)
             client.request("GET", "/metrics", headers={"Accept-Encoding": "gzip"})
@@ -142,6 +157,22 @@ def _rate(connection: Connection, address: str | None, seconds: float) -> float:
             client.close()
         time.sleep(max(0.0, 1 - (time.monotonic() - began_s) % 1))
     return (_events(connection) - before) / (time.monotonic() - began_s)
+
+
+class _Receiver(BaseHTTPRequestHandler):
+    """Takes whatever is pushed."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-protobuf")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
 
 
 def _events(connection: Connection) -> int:

@@ -126,8 +126,8 @@ def test_ids_of_a_class_of_the_caller_s_are_no_text(client: AnalyticsClient) -> 
         __slots__ = ()
 
     assert both(client, "known", True, 1.0)[0] is True
-    answer, _, _ = outcome(client, Recorder.record_skill_execution, client, Text("known"), True, 1.0)
-    assert answer is False
+    assert both(client, Text("known"), True, 1.0)[0] is False
+    assert both(client, "known", True, 1.0, Text("known"))[0] is False
 
 
 def test_it_looks_like_the_method_it_stands_for(client: AnalyticsClient) -> None:
