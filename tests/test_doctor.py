@@ -72,7 +72,7 @@ def test_a_healthy_daemon_has_nothing_but_ok(tmp_path: Path) -> None:
         screen = run(daemon.env)
     assert screen.returncode == 0
     assert "attempted 1 = stored 1" in screen.stdout
-    assert " 0 warnings, 0 failures" in screen.stdout
+    assert " 0 warn, 0 fail" in screen.stdout
     assert str(daemon.db_path) in screen.stdout
 
 

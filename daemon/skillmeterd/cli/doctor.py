@@ -77,4 +77,4 @@ def _print(finding: Finding) -> None:
 
 def _summary(findings: Iterable[Finding]) -> str:
     counts = Counter(finding.state for finding in findings)
-    return f"{counts['ok']} ok, {counts['warn']} warnings, {counts['fail']} failures"
+    return f"{counts['ok']} ok, {counts['warn']} warn, {counts['fail']} fail"

@@ -13,7 +13,7 @@ SCRAPE_S: Final = 30.0  # of 10,000 series a scrape takes half a second
 SHOWN: Final = 3  # differences in a line for people; programs get more
 
 WHAT: Final = {
-    "ledger": "the ledger",
+    "ledger": "the two sides of the ledger",
     "rollups": "the rollups and the totals",
     "events": "the events and the rollups",
     "metrics": "/metrics and the totals",
