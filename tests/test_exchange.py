@@ -15,18 +15,24 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skillmeter import records
 from skillmeter.connection import Connection
 from skillmeter.errors import DaemonUnavailable
 from skillmeter.events import Event, Execution, Health, Rating
 from skillmeterd.cli import group
-from skillmeterd.exchange.carrier import Carrier, batches, producer_of
+from skillmeterd.exchange import formats
+from skillmeterd.exchange.carrier import BATCH_BYTES, Carrier, batches, producer_of
 from skillmeterd.exchange.journals import hand_over
+from skillmeterd.exchange.rows import COLUMNS as ROW
 from skillmeterd.exchange.rows import event_of
 from skillmeterd.store import Chunk, Store
 
 from .journals import event, write_journal
-from .support import DaemonProcess, journals, ledger, query, run_client
+from .support import DaemonProcess, assert_exactly, journals, ledger, query, run_client
 
+HEADINGS = "recorded_at,kind,skill_id,success,latency_ms"
+CELLS = "1,execution,s,1,2.5"
+EXECUTION = '{"recorded_at":1,"kind":"execution","skill_id":"s","success":1,"latency_ms":2.5'
 HOSTILE = ("=1+1", 'a,b\n"c"', "\x00", "null", "1", "'; DROP TABLE x --", "é\u2028", " ")
 COLUMNS = "recorded_at, kind, skill_id, user_id, org_id, success, latency_ms, rating, score, error_type, attributes"
 
@@ -85,10 +91,11 @@ def test_interrupted(daemon: DaemonProcess, tmp_path: Path) -> None:
     """An import that ends at any point, run again, stores what is missing and nothing twice."""
     file = tmp_path / "events.jsonl"
     file.write_bytes(msgspec.json.encode(tmp_path.name) + b"\n")
-    payloads = [msgspec.msgpack.encode(Execution(n, "interrupted", "u" * 200, None, True, 1.0)) for n in range(5000)]
+    made = [Execution(n, "interrupted", "u" * 200, None, True, 1.0) for n in range(5000)]
+    carried = [(msgspec.msgpack.encode(one), False) for one in made]
 
-    def broken(after: int) -> Iterator[bytes]:
-        yield from itertools.islice(payloads, after)
+    def broken(after: int) -> Iterator[tuple[bytes, bool]]:
+        yield from itertools.islice(carried, after)
         raise KeyboardInterrupt
 
     for after in (0, 1, 700, 2500):
@@ -98,8 +105,8 @@ def test_interrupted(daemon: DaemonProcess, tmp_path: Path) -> None:
         ):
             carrier.carry(broken(after), lambda done: None)
     with closing(Carrier(Connection(daemon.endpoint), producer_of(file))) as carrier:
-        assert 0 < carrier.carry(payloads, lambda done: None) < 5000
-        assert carrier.carry(payloads, lambda done: None) == 5000
+        assert 0 < carrier.carry(carried, lambda done: None) < 5000
+        assert carrier.carry(carried, lambda done: None) == 0
     found = query(
         daemon.db_path, "SELECT count(*), count(DISTINCT recorded_at) FROM events WHERE skill_id='interrupted'"
     )
@@ -111,19 +118,66 @@ def test_progress_counts_records(daemon: DaemonProcess, tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
     file.write_text(str(tmp_path))
     seen: list[int] = []
-    payloads = [msgspec.msgpack.encode(Execution(n, "progress", None, None, True, 1.0)) for n in range(10)]
+    made = [Execution(n, "progress", None, None, True, 1.0) for n in range(10)]
     with closing(Carrier(Connection(daemon.endpoint), producer_of(file))) as carrier:
-        carrier.carry(payloads, seen.append)
+        assert carrier.carry([(msgspec.msgpack.encode(one), False) for one in made], seen.append) == 10
     assert (seen[0], seen[-1]) == (0, 10)
 
 
-@given(st.lists(st.binary(min_size=1, max_size=60_000), max_size=30))
-def test_batches_are_the_same_each_time(payloads: list[bytes]) -> None:
-    """Offsets follow on each other without a gap, and depend on nothing but the payloads."""
-    made = list(batches(payloads))
-    assert made == list(batches(payloads))
-    ends = [start + len(body) for start, body in made]
-    assert [start for start, _ in made] == [0, *ends][: len(made)]
+@given(st.lists(st.tuples(st.binary(min_size=1, max_size=60_000), st.booleans()), max_size=30))
+def test_an_event_has_its_place(carried: list[tuple[bytes, bool]]) -> None:
+    """Whichever events are known already, and left out, the others are at the same offsets, in order, each once."""
+    places = dict(_placed(batches((payload, False) for payload, _ in carried)))
+    assert list(places.values()) == [payload for payload, _ in carried]
+    found = _placed(batches(carried))
+    assert [payload for _, payload in found] == [payload for payload, is_known in carried if not is_known]
+    assert all(places[offset] == payload for offset, payload in found)
+
+
+def _placed(made: Iterator[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """(offset, payload) of every record in batches."""
+    found = []
+    for start, body in made:
+        assert len(body) <= 2 * BATCH_BYTES
+        at = 0
+        for end, payload in records.parse(body):
+            found.append((start + at, payload))
+            at = end
+    return found
+
+
+@pytest.mark.parametrize("kind", formats.FORMATS)
+def test_an_export_of_the_same_database(tmp_path: Path, kind: str) -> None:
+    """What is in the database is not stored again, however the file was cut and ordered; what is new in it is."""
+    file = tmp_path / f"events.{kind}"
+    with DaemonProcess(tmp_path) as daemon:
+        for part in "abc":
+            run_client(f"[record(f'{part}{{n}}') for n in range(300)]", daemon.env)
+        daemon.wait_drained()
+        assert skillmeter("export", file, env=daemon.env).exit_code == 0
+        rows = list(formats.read(kind, file))
+        assert import_(daemon, file) == (900, 0)
+        changed = tmp_path / "changed.jsonl"
+        new = {"recorded_at": 1, "kind": "execution", "skill_id": "s", "user_id": "new", "success": 1, "latency_ms": 1}
+        changed.write_bytes(msgspec.json.Encoder().encode_lines([*rows[500:100:-3], new, *rows[::2]]))
+        assert import_(daemon, changed) == (585, 1)
+        assert import_(daemon, changed) == (585, 0)
+        assert_exactly([*(f"{part}{n}" for part in "abc" for n in range(300)), "new"], daemon.db_path)
+
+
+def import_(daemon: DaemonProcess, file: Path) -> tuple[int, int]:
+    """(events of a file, those that its import stored)"""
+    result = skillmeter("import", file, "--json", env=daemon.env)
+    assert result.exit_code == 0, result.output
+    (outcome,) = json.loads(result.stdout)
+    return outcome["events"], outcome["stored"]
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    """It could be read once only; nothing waits for it."""
+    os.mkfifo(tmp_path / "x.csv")
+    result = skillmeter("import", tmp_path / "x.csv")
+    assert (result.exit_code, "is no file" in result.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +206,33 @@ def test_batches_are_the_same_each_time(payloads: list[bytes]) -> None:
             '{"recorded_at":1,"kind":"execution","skill_id":"s","success":1,"latency_ms":"nan"}',
             "event 1: latency_ms: expected float >= 0",
         ),
+        ("x.jsonl", '{"recorded_at":1,"kind":["rating"],"skill_id":"s"}', "event 1: kind must be one of"),
+        (
+            "x.jsonl",
+            '{"recorded_at":1,"kind":"execution","skill_id":"s","success":[]}',
+            "event 1: success: expected 1 or",
+        ),
+        ("x.jsonl", '{"recorded_at":"²","kind":"rating","skill_id":"s"}', "event 1: recorded_at: must be Unix nano"),
+        (
+            "x.jsonl",
+            f'{{"recorded_at":"{"9" * 5000}","kind":"rating","skill_id":"s"}}',
+            "event 1: recorded_at: must be",
+        ),
+        ("x.jsonl", '{"recorded_at":1,"kind":"rating","skill_id":"s","rating":"1_0"}', "event 1: rating: expected int"),
+        ("x.jsonl", f'{EXECUTION},"attributes":[1]}}', "event 1: attributes: must be a JSON object"),
+        ("x.jsonl", f'{EXECUTION},"attributes":"{{"}}', "event 1: attributes: must be a JSON object"),
+        (
+            "x.csv",
+            f"{HEADINGS},attributes\n{CELLS}," + '"' + '{""a"":' * 1500 + '"',
+            "attributes: must be a JSON object",
+        ),
+        ("x.jsonl", " " * (formats.MAX_ROW + 1), "line 1: longer than 1,048,576"),
+        ("x.jsonl", f"{EXECUTION}}}\n{EXECUTION[:60]}", "line 2: no JSON object"),
+        ("x.csv", HEADINGS + "," * formats.MAX_ROW, "line 1: longer than 1,048,576"),
+        ("x.csv", f"{HEADINGS}\n{CELLS}" + ',"\n"' * 300_000, "longer than 1,048,576"),
+        ("x.csv", f"{HEADINGS}\n{CELLS}\n{CELLS[:12]}", "line 3: not as many cells"),
+        ("x.csv", f'{HEADINGS}\n{CELLS}\n1,"exec', "is no CSV"),
+        ("x.parquet", "PAR1" * 100, "is no Parquet file"),
         ("x.journal", "no journal", "is no journal"),
         ("x.txt", "", "should end in .csv, .jsonl, .parquet or .journal"),
         ("x.csv", None, "No such file"),
@@ -165,6 +246,49 @@ def test_bad_files(tmp_path: Path, name: str, content: str | bytes | None, messa
     result = skillmeter("import", path, env={"ANALYTICS_SPOOL_DIR": str(tmp_path / "spool")})
     assert result.exit_code in (1, 2)
     assert message in result.stderr
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+MAYBE = st.none() | TEXTS
+MILLISECONDS = st.floats(0, 1e15)
+TIMES = st.integers(0, 2**63 - 1)
+NUMBERS = st.integers(-(2**200), 2**200) | st.floats(allow_nan=False, allow_infinity=False)
+ATTRIBUTES = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.none() | NUMBERS | TEXTS, max_size=3)
+SPACED = st.builds(lambda value, indent: json.dumps(value, indent=indent), ATTRIBUTES, st.sampled_from([None, 1]))
+EVENTS = (
+    st.builds(
+        Execution, TIMES, TEXTS, MAYBE, MAYBE, st.booleans(), st.floats(0, 1e15), MAYBE, MAYBE, st.none() | SPACED
+    )
+    | st.builds(Rating, TIMES, TEXTS, MAYBE, MAYBE, st.integers(1, 5))
+    | st.builds(Health, TIMES, TEXTS, st.floats(0, 100))
+)
+
+
+def row_of(made: Event) -> tuple[Any, ...]:
+    """The row that the view `events` has of an event."""
+    named: dict[str, Any] = msgspec.structs.asdict(made)
+    named |= {"kind": type(made).__name__.lower(), "recorded_at": made.recorded_at_ns}
+    if isinstance(made, Execution):
+        named["success"] = int(made.success)
+    return tuple(named.get(column) for column in ROW)
+
+
+@pytest.mark.parametrize("kind", formats.FORMATS)
+@given(made=st.lists(EVENTS, max_size=5))
+def test_every_field_comes_back(tmp_path_factory: pytest.TempPathFactory, kind: str, made: list[Event]) -> None:
+    """To the last bit and character, whatever the format; attributes too, as text, but for line ends in JSON lines."""
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    path = tmp_path_factory.mktemp("file") / f"x.{kind}"
+    with path.open("wb") as file:
+        writer = formats.writer(kind, file)
+        writer.write([row_of(one) for one in made])
+        writer.finish()
+    found = [event_of(row) for row in formats.read(kind, path)]
+    for one in made:
+        if kind == "jsonl" and isinstance(one, Execution) and one.attributes is not None:
+            one.attributes = one.attributes.replace("\n", " ")
+    assert found == made
 
 
 def test_times_for_people() -> None:

@@ -13,7 +13,8 @@ from skillmeter.settings import ClientSettings
 
 from ..exchange import formats, journals
 from ..exchange.carrier import Carrier, producer_of
-from ..exchange.rows import event_of
+from ..exchange.rows import event_of, place_of
+from ..queries.producers import MAX_PRODUCERS
 from .frame import Context, Failure, json_option, pass_context, print_json, progress
 
 MAX_MISTAKES = 10  # told of one file
@@ -29,7 +30,8 @@ def command(context: Context, paths: tuple[Path, ...], kind: str | None, check: 
     """Have the daemon store the events of files: what `export` writes, and journals (.journal).
 
     A file with a mistake is not begun. The same content is stored once: an import that was interrupted, run again, goes
-    on where it was. Columns are those of `export`; recorded_at, kind and skill_id are needed.
+    on where it was. What an `event_id` shows to have been exported from this very database is not stored again. Columns
+    are those of `export`; recorded_at, kind and skill_id are needed.
     """
     settings = context.client_settings()
     outcome = []
@@ -41,15 +43,20 @@ def command(context: Context, paths: tuple[Path, ...], kind: str | None, check: 
         chosen = kind or formats.format_of(path)
         if chosen is None:
             raise click.UsageError(f"{path} should end in .csv, .jsonl, .parquet or .journal, or give --format")
-        count = _check(chosen, path)
-        before = count if check else _carry(settings, chosen, path, count)
-        outcome.append({"file": str(path), "journal": False, "events": count, "stored": count - before})
+        count, producers = _check(chosen, path)
+        stored = 0 if check else _carry(settings, chosen, path, count, producers)
+        outcome.append({"file": str(path), "journal": False, "events": count, "stored": stored})
     _report(outcome, check=check, as_json=as_json)
 
 
-def _check(kind: str, path: Path) -> int:
-    """How many events a file has. Raises Failure with the first mistakes."""
+def _check(kind: str, path: Path) -> tuple[int, list[str]]:
+    """How many events a file has, and which producers they say they are of. Raises Failure with the first mistakes."""
+    if path.exists() and not path.is_file():
+        raise Failure(
+            f"{path} is no file; an import reads it several times, so first write to one what comes by a pipe"
+        )
     count, mistakes = 0, []
+    producers = set[str]()
     with progress(f"checking {path.name}", None) as advance:
         for count, row in enumerate(formats.read(kind, path), 1):
             try:
@@ -58,26 +65,38 @@ def _check(kind: str, path: Path) -> int:
                 mistakes.append(f"event {count:,}: {error}")
                 if len(mistakes) == MAX_MISTAKES:
                     break
+            if place := place_of(row):
+                producers.add(place[0])
             if count % 1000 == 0:
                 advance(count)
     if mistakes:
         raise Failure("\n".join([f"{path} has mistakes; nothing of it was imported:", *mistakes]))
-    return count
+    return count, sorted(producers)
 
 
-def _carry(settings: ClientSettings, kind: str, path: Path, count: int) -> int:
-    """Have a file's events stored; returns how many were before."""
+def _carry(settings: ClientSettings, kind: str, path: Path, count: int, producers: list[str]) -> int:
+    """Have a file's events stored; returns how many were not before."""
     connection = Connection.to(settings)
     with (
         contextlib.closing(Carrier(connection, producer_of(path))) as carrier,
         progress(f"importing {path.name}", count) as advance,
     ):
-        return carrier.carry(_payloads(kind, path), advance)
+        return carrier.carry(_events(kind, path, _committed(connection, producers)), advance)
 
 
-def _payloads(kind: str, path: Path) -> Iterator[bytes]:
+def _committed(connection: Connection, producers: list[str]) -> dict[str, int]:
+    """What the database has itself of the producers that a file names."""
+    found: dict[str, int] = {}
+    for at in range(0, len(producers), MAX_PRODUCERS):
+        found |= connection.ask("committed", {"producers": producers[at : at + MAX_PRODUCERS]})
+    return found
+
+
+def _events(kind: str, path: Path, committed: dict[str, int]) -> Iterator[tuple[bytes, bool]]:
     encode = msgspec.msgpack.Encoder().encode
-    return (encode(event_of(row)) for row in formats.read(kind, path))
+    for row in formats.read(kind, path):
+        producer, offset = place_of(row) or ("", 0)
+        yield encode(event_of(row)), offset < committed.get(producer, 0)
 
 
 def _report(outcome: list[dict[str, object]], *, check: bool, as_json: bool) -> None:

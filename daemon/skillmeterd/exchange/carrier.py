@@ -24,6 +24,9 @@ BATCH_BYTES: Final = 128 * 1024
 WINDOW: Final = 4  # batches on their way: what the daemon's queue for one client holds
 SILENCE_S: Final = 30.0
 
+Events = Iterable[tuple[bytes, bool]]
+"""Of each its payload, and whether the database has it already, from elsewhere: it is not sent, and leaves a gap."""
+
 
 def producer_of(path: Path) -> bytes:
     """The producer id of a file's content. Raises OSError."""
@@ -59,24 +62,25 @@ class Carrier:
         self._send(wire.Batch(self._producer, 0, 0, []), b"")
         return self._acknowledged()
 
-    def carry(self, payloads: Iterable[bytes], on_progress: Callable[[int], None]) -> int:
-        """Have the payloads committed that are not yet; returns how many there were of this producer before.
+    def carry(self, events: Events, on_progress: Callable[[int], None]) -> int:
+        """Have the events committed that are not yet; returns how many were stored by this.
 
-        `on_progress` takes the number of records that are committed. Raises DaemonUnavailable, DaemonError.
+        `on_progress` takes the number of this producer's that are committed. Raises DaemonUnavailable, DaemonError.
         """
         ack = self.committed()
-        before, waiting = ack.records, deque[int]()
+        before, sent, waiting = ack.records, ack.offset, deque[int]()
         on_progress(before)
-        for start, body in batches(payloads):
+        for start, body in batches(events):
             if start + len(body) <= ack.offset:
                 continue
-            self._send(wire.Batch(self._producer, start, start, []), body)
-            waiting.append(start + len(body))
+            self._send(wire.Batch(self._producer, min(start, sent), start, []), body)
+            sent = start + len(body)
+            waiting.append(sent)
             while len(waiting) >= WINDOW:
                 ack = self._settle(waiting, on_progress)
         while waiting:
             ack = self._settle(waiting, on_progress)
-        return before
+        return ack.records - before
 
     def _settle(self, waiting: deque[int], on_progress: Callable[[int], None]) -> wire.Ack:
         ack = self._acknowledged()
@@ -111,16 +115,18 @@ class Carrier:
         )
 
 
-def batches(payloads: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """(offset, records) of each batch; the same payloads always make the same."""
+def batches(events: Events) -> Iterator[tuple[int, bytes]]:
+    """(offset, records) of each batch. An event has the same offset whichever of them are known."""
     parts: list[bytes] = []
-    start = size = 0
-    for payload in payloads:
+    start = end = 0
+    for payload, is_known in events:
         record = records.frame(payload)
-        if size + len(record) > BATCH_BYTES:
+        if parts and (is_known or end - start + len(record) > BATCH_BYTES):
             yield start, b"".join(parts)
-            start, parts, size = start + size, [], 0
-        parts.append(record)
-        size += len(record)
+            parts = []
+        if not is_known:
+            start = start if parts else end
+            parts.append(record)
+        end += len(record)
     if parts:
         yield start, b"".join(parts)

@@ -6,9 +6,9 @@ a file there as text. An absent value is an empty cell; no event has an empty te
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from typing import IO, Any, AnyStr, Final, Generic, Protocol, TypedDict
 
 import msgspec
 
@@ -17,6 +17,8 @@ from .rows import COLUMNS, NEEDED
 
 FORMATS: Final = ("csv", "jsonl", "parquet")
 PIECE: Final = 10_000  # rows of a Parquet file read in one go
+MAX_ROW: Final = 1024 * 1024
+"""Characters of CSV, bytes of JSON lines: more than any event has, however it is escaped, and little in memory."""
 
 Row = tuple[Any, ...]
 
@@ -100,48 +102,103 @@ class _Parquet:
 def _json_row(row: Row) -> dict[str, Any]:
     named = dict(zip(COLUMNS, row, strict=True))
     if named["attributes"] is not None:
-        named["attributes"] = msgspec.Raw(named["attributes"].encode())
+        one_line = (
+            named["attributes"].replace("\r", " ").replace("\n", " ")
+        )  # between values: in a text they are escaped
+        named["attributes"] = msgspec.Raw(one_line.encode())
     return named
 
 
 def _read_csv(path: Path) -> Iterator[Mapping[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
-            reader = csv.DictReader(file, strict=True)
+            lines = _Lines(path, file)
+            reader = csv.DictReader(lines, strict=True)
             missing = [name for name in NEEDED if name not in (reader.fieldnames or ())]
             if missing:
                 raise Unreadable(f"{path} has no column {', '.join(missing)} in its first line")
+            lines.begin_row()
             for row in reader:
                 if None in row or None in row.values():
                     raise Unreadable(f"{path}, line {reader.line_num}: not as many cells as the first line")
                 yield row
+                lines.begin_row()
         except (csv.Error, UnicodeDecodeError) as error:
             raise Unreadable(f"{path} is no CSV in UTF-8: {error}") from error
 
 
 def _read_json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    decode = msgspec.json.Decoder(dict[str, Any]).decode
+    decode = msgspec.json.Decoder(_JsonRow).decode
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        lines = _Lines(path, file)
+        for line in lines:
             if line.strip():
                 try:
                     yield decode(line)
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                    raise Unreadable(f"{path}, line {number}: no JSON object: {error}") from error
+                    raise Unreadable(f"{path}, line {lines.number}: no JSON object: {error}") from error
+            lines.begin_row()
+
+
+class _JsonRow(TypedDict, total=False):
+    """A line's object: COLUMNS. The attributes stay the text that they are: numbers keep their digits."""
+
+    event_id: Any
+    recorded_at: Any
+    kind: Any
+    skill_id: Any
+    user_id: Any
+    org_id: Any
+    success: Any
+    latency_ms: Any
+    rating: Any
+    score: Any
+    error_type: Any
+    skill_version: Any
+    attributes: msgspec.Raw
+
+
+class _Lines(Generic[AnyStr]):
+    """A file's lines. Raises Unreadable when a row is longer than any can be, which would go into the memory whole."""
+
+    def __init__(self, path: Path, file: IO[AnyStr]) -> None:
+        self.number = 0
+        self._path = path
+        self._read: Callable[[int], AnyStr] = file.readline
+        self._row = 0
+
+    def __iter__(self) -> Iterator[AnyStr]:
+        return self
+
+    def __next__(self) -> AnyStr:
+        line = self._read(MAX_ROW + 1)
+        if not line:
+            raise StopIteration
+        self.number += 1
+        self._row += len(line)
+        if self._row > MAX_ROW:
+            raise Unreadable(f"{self._path}, line {self.number}: longer than {MAX_ROW:,}, which no event is")
+        return line
+
+    def begin_row(self) -> None:
+        """What comes is another row."""
+        self._row = 0
 
 
 def _read_parquet(path: Path) -> Iterator[Mapping[str, Any]]:
     arrow, parquet = _pyarrow()
     try:
-        file = parquet.ParquetFile(path)
-    except arrow.ArrowInvalid as error:
-        raise Unreadable(f"{path} is no Parquet file: {error}") from error
-    with file:
-        missing = [name for name in NEEDED if name not in file.schema_arrow.names]
-        if missing:
-            raise Unreadable(f"{path} has no column {', '.join(missing)}")
-        for batch in file.iter_batches(batch_size=PIECE):
-            yield from batch.to_pylist()
+        with parquet.ParquetFile(path) as file:
+            missing = [name for name in NEEDED if name not in file.schema_arrow.names]
+            if missing:
+                raise Unreadable(f"{path} has no column {', '.join(missing)}")
+            columns = [name for name in COLUMNS if name in file.schema_arrow.names]
+            for batch in file.iter_batches(batch_size=PIECE, columns=columns):
+                yield from batch.to_pylist()
+    except (arrow.ArrowException, OSError) as error:  # a damaged page is an OSError without a number
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise Unreadable(f"{path} is no Parquet file, or damaged: {error}") from error
 
 
 def _pyarrow() -> tuple[Any, Any]:

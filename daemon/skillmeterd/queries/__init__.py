@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from skillmeter.errors import QueryError
 
-from . import adoption, detail, leaderboard, recommend, stats, timeline, trends, usage
+from . import adoption, detail, leaderboard, producers, recommend, stats, timeline, trends, usage
 from .params import ForUser, Params, Ranking, Skill, SkillDays, SkillInOrg, read
 from .reader import Reader
 
@@ -29,6 +29,7 @@ METHODS: Final[Mapping[str, tuple[type[Params], Callable[..., Any]]]] = {
     "recommend": (ForUser, recommend.recommend),
     "adoption": (SkillInOrg, adoption.adoption),
     "db_stats": (Params, stats.db_stats),
+    "committed": (producers.Producers, producers.committed),
     "overview": (detail.InOrg, detail.overview),
     "distribution": (SkillDays, detail.distribution),
     "breakdown": (SkillDays, detail.breakdown),
