@@ -6,7 +6,11 @@ import os
 import sqlite3
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
+
+import pytest
 
 from tests.journals import event, flip, write_journal
 from tests.support import DaemonProcess, assert_exactly, run_client, wait_until
@@ -134,3 +138,37 @@ def test_status_of_a_daemon_that_cannot_commit_exits_1(tmp_path: Path):
             screen = skillmeter(daemon, "status")
         assert screen.returncode == 1
         assert "database is locked" in screen.stdout
+
+
+def test_status_of_a_daemon_that_cannot_see_its_spool(tmp_path: Path):
+    """It says so, on the screen and in JSON, shows everything else, and exits 1; so does the API."""
+    with DaemonProcess(tmp_path, env={"PROMETHEUS_ENABLED": "true", "PROMETHEUS_PORT": "0"}) as daemon:
+        run_client("record('a'); assert client.flush(20)", daemon.env)
+        daemon.wait_drained()
+        daemon.spool_dir.rename(tmp_path / "moved")
+        daemon.spool_dir.touch()
+        screen = skillmeter(daemon, "status")
+        assert (screen.returncode, screen.stderr) == (1, "")
+        assert "cannot be read: [Errno 20] Not a directory" in screen.stdout
+        assert "attempted 1 = stored 1" in screen.stdout
+        answer = json.loads(skillmeter(daemon, "status", "--json").stdout)
+        assert answer["spool"]["journals"] is None
+        assert "Not a directory" in answer["spool"]["problem"]
+        assert answer["ledger"]["stored"] == 1
+        with urllib.request.urlopen(f"{answer['http']}/api/v1/status", timeout=30) as told:
+            assert json.load(told)["spool"] == answer["spool"]
+        assert daemon.log().count("cannot look for orphans") == 1
+
+
+def test_status_of_a_daemon_whose_database_is_gone(tmp_path: Path):
+    """The ledger cannot be read: it says so, shows everything else, and exits 1; the API's ledger is 503."""
+    with DaemonProcess(tmp_path, env={"PROMETHEUS_ENABLED": "true", "PROMETHEUS_PORT": "0"}) as daemon:
+        daemon.db_path.rename(tmp_path / "moved")
+        screen = skillmeter(daemon, "status")
+        assert (screen.returncode, screen.stderr) == (1, "")
+        assert screen.stdout.count("cannot be read: unable to open database file") == 1
+        assert "0 journals" in screen.stdout
+        answer = json.loads(skillmeter(daemon, "status", "--json").stdout)
+        assert answer["ledger"]["attempted"] is None
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            urllib.request.urlopen(f"{answer['http']}/api/v1/ledger", timeout=30)

@@ -4,32 +4,52 @@ import contextlib
 import dataclasses
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from .config import DaemonSettings
 from .database import open_reader
 from .vitals import Vitals
 
+_OUTCOMES: Final = dict.fromkeys(("attempted", "stored", "pending", "dropped", "rejected"))
+
 
 def status(settings: DaemonSettings, vitals: Vitals) -> dict[str, Any]:
-    """Plain data for one screen. Reads the database over a connection of its own."""
-    with contextlib.closing(open_reader(settings.db_path)) as db:
-        counts = ledger(db)
+    """Plain data for one screen. What cannot be looked at says so in `problem`, and has no numbers."""
     return {
         "ready": vitals.ready,
         "backends": list(settings.backends),
         "metric_labels": list(settings.metric_labels),
         "vitals": dataclasses.asdict(vitals),
-        "ledger": counts,
-        "database": {"path": str(settings.db_path), **database(settings.db_path)},
-        "spool": {"path": settings.spool_dir, **spool(Path(settings.spool_dir))},
+        "ledger": _look(lambda: _ledger_of(settings.db_path), {**_OUTCOMES, "balance": None, "reasons": {}}),
+        "database": {
+            "path": str(settings.db_path),
+            **_look(lambda: database(settings.db_path), {"bytes": None, "wal_bytes": None}),
+        },
+        "spool": {
+            "path": settings.spool_dir,
+            **_look(lambda: spool(Path(settings.spool_dir)), {"journals": None, "bytes": None, "quarantined": None}),
+        },
     }
+
+
+def _look(look: Callable[[], dict[str, Any]], unknown: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {**look(), "problem": ""}
+    except (OSError, sqlite3.Error) as error:
+        return {**unknown, "problem": f"cannot be read: {error}"}
+
+
+def _ledger_of(path: Path) -> dict[str, Any]:
+    """The ledger, over a connection of its own."""
+    with contextlib.closing(open_reader(path)) as db:
+        return ledger(db)
 
 
 def ledger(db: sqlite3.Connection) -> dict[str, Any]:
     """The ledger's sums, its reasons, and `balance`: attempted less everything that is accounted for, which is 0."""
-    outcomes = {"attempted": 0, "stored": 0, "pending": 0, "dropped": 0, "rejected": 0}
+    outcomes = dict.fromkeys(_OUTCOMES, 0)
     reasons: dict[str, int] = {}
     for outcome, reason, events in db.execute("SELECT outcome, reason, events FROM ledger ORDER BY outcome, reason"):
         if outcome in outcomes:

@@ -64,6 +64,7 @@ class Server:
         self._reload_asked = False
         self._turned_s = 0.0
         self._look_at_s = 0.0
+        self._look_problem = ""
         self._collect_at_s = 0.0
 
     def run(self, on_ready: Callable[["Server"], None]) -> None:
@@ -204,9 +205,12 @@ class Server:
             self.vitals.store_failed(error)
             self._look_at_s = now_s + LOOK_S
         except OSError as error:
-            log.warning("cannot look for orphans", extra={"problem": str(error)})
+            if str(error) != self._look_problem:  # said once
+                log.warning("cannot look for orphans", extra={"problem": str(error)})
+            self._look_problem = str(error)
             self._look_at_s = now_s + LOOK_S
         else:
+            self._look_problem = ""
             self._note_progress()
 
     def _see_whether_store_works(self) -> None:

@@ -16,7 +16,10 @@ from .frame import Context, Failure, json_option, pass_context, print_json, prin
 @pass_context
 @click.pass_context
 def command(ctx: click.Context, context: Context, /, endpoint: str | None, as_json: bool) -> None:
-    """Show how the daemon is doing. Exit 1 if it cannot commit, or if its ledger does not balance."""
+    """Show how the daemon is doing.
+
+    Exit 1 if it cannot commit, if its ledger does not balance, or if it cannot look at its own files.
+    """
     settings = context.client_settings(endpoint=endpoint)
     connection = Connection.to(settings)
     try:
@@ -27,33 +30,49 @@ def command(ctx: click.Context, context: Context, /, endpoint: str | None, as_js
         print_json(answer)
     else:
         print_table(["about", "what"], _lines(answer))
-    if not answer["ready"] or answer["ledger"]["balance"]:
+    problems = [answer[part]["problem"] for part in ("ledger", "database", "spool")]
+    if not answer["ready"] or answer["ledger"]["balance"] or any(problems):
         ctx.exit(Failure.exit_code)
 
 
 def _lines(answer: dict[str, Any]) -> list[tuple[str, str]]:
-    vitals, counts = answer["vitals"], answer["ledger"]
+    vitals = answer["vitals"]
     up_s = (time.time_ns() - vitals["started_ns"]) // 1_000_000_000
     commits, refused = vitals["commits"], vitals["refused_connections"]
     mean_ms = f", {vitals['commit_seconds'] / commits * 1000:.1f} ms each" if commits else ""
-    sums = " + ".join(f"{name} {counts[name]:,}" for name in ("stored", "pending", "dropped", "rejected"))
     lines = [
         ("daemon", f"{answer['version']}, process {answer['pid']}, up {_duration(up_s)}, at {answer['endpoint']}"),
         ("state", "ready" if answer["ready"] else f"cannot commit: {vitals['store_problem']}"),
-        ("ledger", f"attempted {counts['attempted']:,} = {sums}" + _unbalanced(counts["balance"])),
-        *((f"  {reason}", f"{events:,}") for reason, events in counts["reasons"].items() if events),
+        *_ledger(answer["ledger"]),
         ("commits", f"{commits:,} since the start, {vitals['events']:,} events{mean_ms}"),
-        ("database", f"{answer['database']['path']}, {_size(answer['database']['bytes'])}"),
-        ("write-ahead log", _size(answer["database"]["wal_bytes"])),
-        ("spool", f"{answer['spool']['journals']:,} journals, {_size(answer['spool']['bytes'])}"),
+        *_files(answer["database"], answer["spool"]),
         ("orphans", f"{vitals['orphans_recovered']:,} taken over, {vitals['orphans_pending']:,} waiting"),
-        ("set aside", f"{answer['spool']['quarantined']:,} in quarantine"),
         *(("incident", text) for text in vitals["incidents"]),
         *([("refused", f"{refused:,} connections without a key that is allowed")] if refused else []),
     ]
     if answer.get("http"):
         lines.append(("http", answer["http"]))
     return lines + [(f"sink {name}", _sink(sink)) for name, sink in _sinks(answer)]
+
+
+def _ledger(counts: dict[str, Any]) -> list[tuple[str, str]]:
+    if counts["problem"]:
+        return [("ledger", counts["problem"])]
+    sums = " + ".join(f"{name} {counts[name]:,}" for name in ("stored", "pending", "dropped", "rejected"))
+    reasons = [(f"  {reason}", f"{events:,}") for reason, events in counts["reasons"].items() if events]
+    return [("ledger", f"attempted {counts['attempted']:,} = {sums}" + _unbalanced(counts["balance"])), *reasons]
+
+
+def _files(database: dict[str, Any], spool: dict[str, Any]) -> list[tuple[str, str]]:
+    if database["problem"]:
+        lines = [("database", f"{database['path']}, {database['problem']}")]
+    else:
+        lines = [("database", f"{database['path']}, {_size(database['bytes'])}")]
+        lines.append(("write-ahead log", _size(database["wal_bytes"])))
+    if spool["problem"]:
+        return [*lines, ("spool", f"{spool['path']}, {spool['problem']}")]
+    lines.append(("spool", f"{spool['journals']:,} journals, {_size(spool['bytes'])}"))
+    return [*lines, ("set aside", f"{spool['quarantined']:,} in quarantine")]
 
 
 def _sinks(answer: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -42,7 +42,7 @@ def routes(queries: Queries, status: Status) -> Routes:
     return {
         **{PREFIX + name: Route(_ask(queries, query)) for name, query in QUERIES.items()},
         f"{PREFIX}status": Route(_plain(lambda: status({}))),
-        f"{PREFIX}ledger": Route(_plain(lambda: status({})["ledger"])),
+        f"{PREFIX}ledger": Route(_plain(lambda: _ledger(status({})["ledger"]))),
         f"{PREFIX}openapi.json": Route(_plain(lambda: described)),
     }
 
@@ -68,6 +68,11 @@ def _check_given(method: str, params: Mapping[str, str]) -> None:
     for name, value in params.items():
         if getattr(asked, name) is None:
             raise QueryError(f"{name}: {value!a} is not a number")
+
+
+def _ledger(counts: dict[str, Any]) -> Any:
+    """The ledger, or a 503 when it cannot be read."""
+    return Response.problem(503, f"the ledger {counts['problem']}", retry_after="5") if counts["problem"] else counts
 
 
 def _plain(answer: Callable[[], Any]) -> Callable[[Request], Response]:

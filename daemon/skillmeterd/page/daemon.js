@@ -31,14 +31,14 @@ export class Daemon {
       ["Version", status.version],
       ["Running for", duration((Date.now() - status.vitals.started_ns / NS_IN_MS) / 1000)],
       ["Last commit", ago(status.vitals.last_commit_ns && status.vitals.last_commit_ns / NS_IN_MS)],
-      ["Database", bytes(status.database.bytes + status.database.wal_bytes)],
-      ["Journals", `${count(status.spool.journals)}, ${bytes(status.spool.bytes)}`],
+      ["Database", status.database.problem || bytes(status.database.bytes + status.database.wal_bytes)],
+      ["Journals", status.spool.problem || `${count(status.spool.journals)}, ${bytes(status.spool.bytes)}`],
       ["Set aside", count(status.spool.quarantined)],
     ]);
   }
 
   #showLedger(ledger) {
-    say(this.badge, ledger.balance === 0 ? "balances" : `off by ${count(ledger.balance)}`);
+    say(this.badge, ledger.problem || (ledger.balance === 0 ? "balances" : `off by ${count(ledger.balance)}`));
     this.badge.dataset.state = ledger.balance === 0 ? "good" : "bad";
     this.attempted.replaceChildren(h("strong", {}, count(ledger.attempted)), " attempted");
     for (const outcome of OUTCOMES) {
