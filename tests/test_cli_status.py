@@ -147,6 +147,7 @@ def test_status_of_a_daemon_that_cannot_see_its_spool(tmp_path: Path):
         daemon.wait_drained()
         daemon.spool_dir.rename(tmp_path / "moved")
         daemon.spool_dir.touch()
+        wait_until(lambda: "cannot look for orphans" in daemon.log())
         screen = skillmeter(daemon, "status")
         assert (screen.returncode, screen.stderr) == (1, "")
         assert "cannot be read: [Errno 20] Not a directory" in screen.stdout
@@ -170,5 +171,6 @@ def test_status_of_a_daemon_whose_database_is_gone(tmp_path: Path):
         assert "0 journals" in screen.stdout
         answer = json.loads(skillmeter(daemon, "status", "--json").stdout)
         assert answer["ledger"]["attempted"] is None
+        assert "Traceback" not in skillmeter(daemon, "doctor").stderr
         with pytest.raises(urllib.error.HTTPError, match="503"):
             urllib.request.urlopen(f"{answer['http']}/api/v1/ledger", timeout=30)

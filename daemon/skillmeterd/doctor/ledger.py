@@ -47,10 +47,10 @@ def check(patient: Patient) -> Iterator[Finding]:
 
 
 def _counts(patient: Patient) -> dict[str, Any] | None:
-    """From the daemon, which may see what this user may not; else from the file. None: there is none yet."""
+    """From the daemon, which may see what this user may not; else from the file. None: nobody can say."""
     if patient.status is not None:
         answered: dict[str, Any] = patient.status["ledger"]
-        return answered
+        return None if answered["problem"] else answered
     if not patient.settings.db_path.exists():
         return None
     with contextlib.closing(open_reader(patient.settings.db_path)) as db:
