@@ -192,7 +192,12 @@ def test_only_get_and_head(serve: Serve, method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "10.0.0.1", "", "[::2]"]
+    "host",
+    [
+        *("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "10.0.0.1", "", "[::2]", "::1", "[::1"),
+        *("localhost:80@evil.example", "localhost:evil.example", "[::1]evil.example", "localhost@evil.example"),
+        *("127.0.0.1:80,evil.example", "localhost/", "localhost:80 evil.example"),
+    ],
 )
 def test_a_foreign_host_is_refused_on_loopback(serve: Serve, host: str) -> None:
     """A name that somebody points at 127.0.0.1 does not open the door to a web page: not even to the metrics."""
@@ -259,8 +264,8 @@ def test_tokens_are_compared_whole() -> None:
 
 
 def test_names_in_host_headers() -> None:
-    """The port goes, IPv6 loses its brackets, case does not matter."""
-    names = {"A.b:80": "a.b", "[::1]:8000": "::1", "[::1]": "::1", "x.": "x", "": "", "::1": ""}
+    """The port goes, IPv6 loses its brackets, case does not matter; what is no name and port names nobody."""
+    names = {"A.b:80": "a.b", "[::1]:8000": "::1", "[::1]": "::1", "x.": "x", "x.:": "x", "": "", "::1": "", "x:y": ""}
     assert {host: host_name(host) for host in names} == names
 
 

@@ -7,11 +7,15 @@ behalf of another site are refused. Off loopback names mean nothing, and the tok
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Mapping
+from typing import Final
 
 from .messages import Response
 
-LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
+LOOPBACK: Final = frozenset(("localhost", "127.0.0.1", "::1"))
+_HOST: Final = re.compile(r"(?:\[([^\[\]]*)\]|([^\[\]:]*?)\.?)(?::[0-9]*)?")
+"""An IPv6 address in brackets, or a name, perhaps with the root's dot; perhaps a port."""
 
 
 class Guard:
@@ -53,11 +57,9 @@ def is_bearer(authorization: str, token: str) -> bool:
 
 
 def host_name(host: str) -> str:
-    """The name in a Host header, without its port."""
-    host = host.strip().lower()
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0].removesuffix(".")
+    """The name in a Host header, without its port; empty if the header is not made like one."""
+    parts = _HOST.fullmatch(host.strip().lower())
+    return "" if parts is None else parts[1] or parts[2] or ""
 
 
 def _is_cross_origin(headers: Mapping[str, str]) -> bool:
