@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 from skillmeter.errors import QueryError
 
@@ -13,6 +14,7 @@ from .messages import Request, Response, Route, Routes
 from .openapi import Endpoint, describe
 
 PREFIX: Final = "/api/v1/"
+MAX_FIELDS: Final = 32
 
 QUERIES: Final[Mapping[str, str]] = {
     "leaderboard": "leaderboard",
@@ -50,8 +52,9 @@ def routes(queries: Queries, status: Status) -> Routes:
 def _ask(queries: Queries, method: str) -> Callable[[Request], Response]:
     def handler(request: Request) -> Response:
         try:
-            _check_given(method, request.query)
-            return Response.json(queries.ask(method, request.query, strict=False))
+            params = _parameters(request.query)
+            _check_given(method, params)
+            return Response.json(queries.ask(method, params, strict=False))
         except UnknownSkill as error:
             return Response.problem(404, str(error))
         except QueryError as error:
@@ -60,6 +63,22 @@ def _ask(queries: Queries, method: str) -> Callable[[Request], Response]:
             return Response.problem(503, str(error), retry_after="5")
 
     return handler
+
+
+def _parameters(query: str) -> dict[str, str]:
+    """What a query gives. What cannot be taken whole, as it stands, would be another question. Raises QueryError."""
+    try:
+        given = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
+    except UnicodeDecodeError:
+        raise QueryError("the query is not UTF-8 behind its percent signs") from None
+    except ValueError:
+        raise QueryError(f"a query has at most {MAX_FIELDS} parameters") from None
+    params: dict[str, str] = {}
+    for name, value in given:
+        if name in params:
+            raise QueryError(f"{name[:40]!a} is given more than once")
+        params[name] = value
+    return params
 
 
 def _check_given(method: str, params: Mapping[str, str]) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 from .guard import Guard
 from .messages import Request, Response, Route, Routes
@@ -24,7 +23,6 @@ COMPRESS_FROM_BYTES: Final = 1024
 COMPRESS_LEVEL: Final = 1  # metrics shrink to a tenth with it; higher levels take thrice as long for little
 PIECE_CHARS: Final = 65_536
 SEND_BYTES: Final = 65_536  # at once, so that of a slow reader's answer little lies in the socket's buffer
-MAX_FIELDS: Final = 32  # in a query
 
 HEADERS: Final = {
     "cache-control": "no-store",
@@ -52,9 +50,8 @@ class App:
 
     async def __call__(self, scope: Scope, receive: object, send: Send) -> None:  # noqa: ARG002 - bodies are not read
         """Answer one request."""
-        query = _query(scope)
-        request = Request(scope["path"], query or {}, _headers(scope))
-        response, body = await self._answer(scope["method"], request, is_whole=query is not None)
+        request = Request(scope["path"], scope["query_string"].decode("latin-1"), _headers(scope))
+        response, body = await self._answer(scope["method"], request)
         headers = {
             **HEADERS,
             "content-type": response.content_type,
@@ -71,14 +68,12 @@ class App:
             part = body[at : at + SEND_BYTES]
             await send({"type": "http.response.body", "body": part, "more_body": at + SEND_BYTES < len(body)})
 
-    async def _answer(self, method: str, request: Request, *, is_whole: bool) -> tuple[Response, bytes]:
+    async def _answer(self, method: str, request: Request) -> tuple[Response, bytes]:
         route = self._routes.get(request.path)
         is_open = route is not None and route.is_open
         refusal = self._guard.refusal(method, request.headers, is_open=is_open)
         if refusal is None and route is None:
             refusal = Response.problem(404, "there is nothing at this path")
-        if refusal is None and not is_whole:  # without them it would be another question
-            refusal = Response.problem(400, f"a query has at most {MAX_FIELDS} parameters")
         if refusal is not None or route is None:
             assert refusal is not None
             return refusal, _encode(refusal, request)
@@ -124,14 +119,6 @@ def handle(route: Route, request: Request) -> tuple[Response, bytes]:
 
 def _headers(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-
-
-def _query(scope: Scope) -> dict[str, str] | None:
-    """The parameters; None if they are too many."""
-    try:
-        return dict(parse_qsl(scope["query_string"].decode("latin-1"), max_num_fields=MAX_FIELDS))
-    except ValueError:
-        return None
 
 
 def _encode(response: Response, request: Request) -> bytes:

@@ -15,8 +15,8 @@ class Request:
     """A GET, or a HEAD, which is answered in the same way."""
 
     path: str
-    query: Mapping[str, str]
-    """Of a name that was given more than once, the last value."""
+    query: str
+    """As it came."""
     headers: Mapping[str, str]
     """By name, in lower case."""
 

@@ -54,7 +54,7 @@ def describe(prefix: str, endpoints: Sequence[Endpoint]) -> dict[str, Any]:
             "version": __version__,
             "description": (
                 "Read-only. Days are UTC, latencies are in milliseconds, rates are shares from 0 to 1."
-                " A parameter without a value is as good as absent."
+                " A parameter that is unknown, empty or given twice is an error: nothing that was asked is left out."
             ),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
