@@ -1,7 +1,9 @@
 """The API: each path answers what the query says, refuses what is wrong, and is as its description says."""
 
+import contextlib
 import http.client
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,38 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from skillmeterd.http import Request, api
 from skillmeterd.http.api import MAX_FIELDS, QUERIES
-from skillmeterd.queries import METHODS, Queries
-from skillmeterd.queries.params import Params
+from skillmeterd.http.app import handle
+from skillmeterd.queries import METHODS, Queries, reader
+from skillmeterd.queries.params import Params, Skill
+from skillmeterd.queries.reader import Snapshot
+from skillmeterd.store import Store
 
 from .support import DaemonProcess, query, run_client
 
 TOKEN = "correct-horse-battery-staple"
 HTTP = {"PROMETHEUS_ENABLED": "1", "PROMETHEUS_PORT": "0"}
 STRANGE = ["<img src=x onerror=alert(1)>", "null", "ünï & =?#/\n", "'; DROP TABLE skill; --", "__proto__"]
+
+
+def foreign(path: Path) -> None:
+    """Another program's database."""
+    path.unlink()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE notes (text)")
+
+
+def move(folder: Path, source: str, target: str) -> None:
+    """A database with its WAL, which SQLite would play into any that took its place."""
+    for suffix in ("-wal", "-shm", ""):
+        (folder / (source + suffix)).rename(folder / (target + suffix))
+
+
+INSTEAD = {
+    lambda path: path.unlink(missing_ok=True): ("unable to open", "there is no database"),
+    lambda path: path.write_bytes(b"no database " * 1000): ("file is not a database",),
+    foreign: ("no such table",),
+}
+"""What stands in the database's place, and what the error may say."""
 
 RECORD = """
 import json
@@ -58,12 +84,12 @@ def url(daemon: DaemonProcess) -> str:
 
 def get(daemon: DaemonProcess, name: str, *, method: str = "GET", token: str = "", **params: object) -> tuple[int, Any]:
     """Status and JSON of an answer."""
-    return ask(daemon, f"{name}?{urlencode(params)}", method=method, token=token)
+    return ask(url(daemon), f"{name}?{urlencode(params)}", method=method, token=token)
 
 
-def ask(daemon: DaemonProcess, target: str, *, method: str = "GET", token: str = "") -> tuple[int, Any]:
-    """The same, of a path and query as they are."""
-    client = http.client.HTTPConnection(urlsplit(url(daemon)).netloc, timeout=30)
+def ask(base: str, target: str, *, method: str = "GET", token: str = "") -> tuple[int, Any]:
+    """The same, of a path and query as they are, and a daemon by its address."""
+    client = http.client.HTTPConnection(urlsplit(base).netloc, timeout=30)
     try:
         headers = {"authorization": f"Bearer {token}"} if token else {}
         client.request(method, f"/api/v1/{target}", headers=headers)
@@ -146,11 +172,11 @@ class TestRefusals:
     )
     def test_nothing_is_left_out_or_guessed(self, daemon: DaemonProcess, target: str, text: str) -> None:
         """An answer to another question than the one that was asked would look just as right."""
-        status, answer = ask(daemon, target)
+        status, answer = ask(url(daemon), target)
         assert status == 400
         assert text in answer["error"]
 
-    @pytest.mark.parametrize("name", ["usage", "trends", "adoption", "timeline", "distribution", "breakdown"])
+    @pytest.mark.parametrize("name", [name for name, query in QUERIES.items() if issubclass(METHODS[query][0], Skill)])
     def test_unknown_skill(self, daemon: DaemonProcess, name: str) -> None:
         """404, with the name that may have been meant."""
         status, answer = get(daemon, name, skill_id="parse_jsn")
@@ -162,12 +188,38 @@ class TestRefusals:
         assert [get(daemon, "orgs", method=method)[0] for method in ("POST", "PUT", "PATCH", "DELETE")] == [405] * 4
         assert get(daemon, quote("../../etc/passwd"))[0] == 404
 
-    def test_a_daemon_without_its_database(self, tmp_path: Path) -> None:
-        """503, and what to do, rather than numbers of nothing."""
-        routes = api.routes(Queries(tmp_path / "none.db"), lambda _: {})
-        answer = routes["/api/v1/overview"].handler(Request("/api/v1/overview", "", {}))
-        assert answer.status == 503
-        assert b"there is no database" in bytes(answer.body)  # type: ignore[arg-type]
+    def test_without_its_database(self, tmp_path: Path) -> None:
+        """503, and what to do, while it is away, no database, or another program's; when it is back, an answer."""
+        names = ["leaderboard", "stats", "metrics?skill_id=parse_json", "ledger"]
+        with DaemonProcess(tmp_path, env=HTTP) as daemon:
+            run_client("record('u1'); assert client.flush(60)", daemon.env)
+            base = url(daemon)
+            assert [ask(base, name)[0] for name in names] == [200] * 4
+            move(tmp_path, "analytics.db", "aside.db")
+            for name in names:
+                for put, texts in INSTEAD.items():
+                    put(daemon.db_path)
+                    status, answer = ask(base, name)
+                    problem, _, advice = answer["error"].partition("; ")
+                    assert (status, any(text in problem for text in texts), advice != "") == (503, True, True), answer
+            daemon.db_path.unlink()
+            move(tmp_path, "aside.db", "analytics.db")
+            assert [ask(base, name)[0] for name in names] == [200] * 4
+
+    def test_an_answer_that_takes_too_long(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is given up, and says what to do; the next question is answered."""
+
+        def endless(at: Snapshot, _: Params) -> Any:
+            return at.rows("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n")
+
+        Store.open(tmp_path / "analytics.db").close()
+        monkeypatch.setattr(reader, "ANSWER_S", 0.1)
+        monkeypatch.setitem(METHODS, "orgs", (Params, endless))
+        with contextlib.closing(Queries(tmp_path / "analytics.db")) as queries:
+            routes = api.routes(queries, lambda _: {})
+            answer, body = handle(routes["/api/v1/orgs"], Request("/api/v1/orgs", "", {}))
+            assert (answer.status, b"longer than 0.1 s" in body, b"fewer days" in body) == (503, True, True)
+            assert handle(routes["/api/v1/skills"], Request("/api/v1/skills", "", {}))[0].status == 200
 
     def test_off_loopback_it_needs_the_token(self, tmp_path: Path) -> None:
         """Without the token, or with another one, nothing is said, not even the description."""

@@ -78,7 +78,12 @@ def is_corrupt(error: sqlite3.Error) -> bool:
 
 def unavailable(error: sqlite3.Error, path: Path) -> StoreUnavailable:
     """What a failure of SQLite means to a person."""
-    return StoreUnavailable(f"the database {path} failed: {error}", _HINTS.get(_code(error), "see the daemon's log"))
+    return StoreUnavailable(f"the database {path} failed: {error}", hint(error))
+
+
+def hint(error: sqlite3.Error) -> str:
+    """What a person can do about a failure of SQLite."""
+    return _HINTS.get(_code(error), "see the daemon's log")
 
 
 def set_aside(path: Path, why: str, now_ns: int, suffixes: Sequence[str] = ("-wal", "-shm", "")) -> Path:

@@ -46,6 +46,10 @@ class NetworkFileSystem(StoreUnavailable):
     """The database would lie on a network file system, where SQLite's WAL loses data."""
 
 
+class TookTooLong(DaemonError):
+    """A question could not be answered in the time that one may take."""
+
+
 class MissingExtra(DaemonError):
     """A backend was chosen whose packages are not installed."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .config import DaemonSettings
-from .database import open_reader
+from .database import hint, open_reader
 from .vitals import Vitals
 
 _OUTCOMES: Final = dict.fromkeys(("attempted", "stored", "pending", "dropped", "rejected"))
@@ -37,8 +37,10 @@ def status(settings: DaemonSettings, vitals: Vitals) -> dict[str, Any]:
 def _look(look: Callable[[], dict[str, Any]], unknown: dict[str, Any]) -> dict[str, Any]:
     try:
         return {**look(), "problem": ""}
-    except (OSError, sqlite3.Error) as error:
+    except OSError as error:
         return {**unknown, "problem": f"cannot be read: {error}"}
+    except sqlite3.Error as error:
+        return {**unknown, "problem": f"cannot be read: {error}; {hint(error)}"}
 
 
 def _ledger_of(path: Path) -> dict[str, Any]:

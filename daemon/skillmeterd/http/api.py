@@ -6,7 +6,6 @@ from urllib.parse import parse_qsl
 
 from skillmeter.errors import QueryError
 
-from ..errors import DaemonError
 from ..queries import METHODS, Queries
 from ..queries.params import read
 from ..queries.rollups import UnknownSkill
@@ -54,13 +53,14 @@ def _ask(queries: Queries, method: str) -> Callable[[Request], Response]:
         try:
             params = _parameters(request.query)
             _check_given(method, params)
-            return Response.json(queries.ask(method, params, strict=False))
+            found = queries.ask(method, params, strict=False)
+            if found is None:  # of a known skill that is an answer, too
+                queries.check_skill(params["skill_id"])
+            return Response.json(found)
         except UnknownSkill as error:
             return Response.problem(404, str(error))
         except QueryError as error:
             return Response.problem(400, str(error))
-        except DaemonError as error:
-            return Response.problem(503, str(error), retry_after="5")
 
     return handler
 

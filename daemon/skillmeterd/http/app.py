@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from typing import Any, Final
 
+from ..database import hint
+from ..errors import DaemonError
 from .guard import Guard
 from .messages import Request, Response, Route, Routes
 
@@ -108,9 +110,11 @@ def handle(route: Route, request: Request) -> tuple[Response, bytes]:
     try:
         response = route.handler(request)
         return response, _encode(response, request)
+    except DaemonError as error:
+        response = Response.problem(503, str(error), retry_after="5")
     except sqlite3.Error as error:
         log.warning("cannot read the database", extra={"path": request.path, "problem": str(error)})
-        response = Response.problem(503, f"the database cannot be read: {error}", retry_after="5")
+        response = Response.problem(503, f"the database cannot be read: {error}; {hint(error)}", retry_after="5")
     except Exception:  # a fault of ours must not end the listener
         log.exception("a request failed", extra={"path": request.path})
         response = Response.problem(500, "the daemon failed to answer; its log says why")

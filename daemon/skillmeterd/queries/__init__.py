@@ -17,6 +17,7 @@ from skillmeter.errors import QueryError
 from . import adoption, detail, leaderboard, producers, recommend, stats, timeline, trends, usage
 from .params import ForUser, Params, Ranking, Skill, SkillDays, SkillInOrg, read
 from .reader import Reader
+from .rollups import known_skill
 
 __all__ = ["METHODS", "Queries"]
 
@@ -51,7 +52,7 @@ class Queries:
     def ask(self, method: str, params: Mapping[str, Any] | None = None, *, strict: bool = True) -> Any:
         """The answer, a struct of skillmeter.results or a list of them.
 
-        `strict=False` takes numbers as text. Raises QueryError for a wrong question, StoreUnavailable.
+        `strict=False` takes numbers as text. Raises QueryError for a wrong question, StoreUnavailable, TookTooLong.
         """
         if method not in METHODS:
             raise QueryError(f"there is no query {method[:40]!a}; there are {', '.join(METHODS)}")
@@ -59,6 +60,11 @@ class Queries:
         asked = read(kind, params or {}, strict=strict)
         with self.reader.snapshot() as at:
             return answer(at, asked)
+
+    def check_skill(self, skill_id: str) -> None:
+        """Raises UnknownSkill if nothing was ever recorded of it, and as `ask`."""
+        with self.reader.snapshot() as at:
+            known_skill(at, skill_id)
 
     def methods(self) -> dict[str, Callable[[dict[str, Any]], Any]]:
         """Each by its name, for Answers."""

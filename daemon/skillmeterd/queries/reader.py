@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from ..database import open_reader, unavailable
-from ..errors import StoreUnavailable
+from ..database import limited, open_reader, unavailable
+from ..errors import StoreUnavailable, TookTooLong
 
 DAY_NS: Final = 86_400 * 1_000_000_000
+ANSWER_S: Final = 10.0  # a thousand times what an answer usually takes; who asks more holds up whoever asks next
 _CACHE_KIB: Final = 32_768  # holds the rollups that a page looks at again and again
 _MAX_IDLE: Final = 2  # the answers thread and a page that refreshes; more are made and closed as they come
 _MEMO_ENTRIES: Final = 512  # the largest, a window of 1,000 skills with sketches, has about 1 MB; most have a few KB
@@ -98,23 +99,18 @@ class Reader:
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
-        """A moment of the database. Raises StoreUnavailable."""
+        """A moment of the database. Raises StoreUnavailable; TookTooLong when it was looked at for ANSWER_S."""
         db = None
         try:
             db, memo = self._take()
-            db.execute("BEGIN")
-            yield Snapshot(db, self._path, self._clock_ns(), memo)
-            db.execute("ROLLBACK")  # or the WAL could not be taken back behind this moment
-        except sqlite3.Error as error:
-            self._drop(db)
-            raise unavailable(error, self._path) from error
-        except FileNotFoundError as error:
-            raise StoreUnavailable(
-                f"there is no database {self._path}", "the daemon makes it when it starts"
-            ) from error
-        except BaseException:
-            self._drop(db)
-            raise
+            with limited(db, ANSWER_S):
+                db.execute("BEGIN")
+                yield Snapshot(db, self._path, self._clock_ns(), memo)
+                db.execute("ROLLBACK")  # or the WAL could not be taken back behind this moment
+        except BaseException as error:
+            if db is not None:
+                db.close()
+            raise self._meaning(error) from error
         self._give_back(db, memo)
 
     def close(self) -> None:
@@ -124,7 +120,12 @@ class Reader:
                 self._idle.pop().close()
 
     def _take(self) -> tuple[sqlite3.Connection, Memo]:
-        file = os.stat(self._path)
+        try:
+            file = os.stat(self._path)
+        except FileNotFoundError as error:
+            raise StoreUnavailable(
+                f"there is no database {self._path}", "the daemon makes it when it starts"
+            ) from error
         with self._lock:
             if self._file is None or not os.path.samestat(file, self._file):  # another database took its place
                 self._file, self._memo = file, Memo()
@@ -144,7 +145,12 @@ class Reader:
                 return
         db.close()
 
-    @staticmethod
-    def _drop(db: sqlite3.Connection | None) -> None:
-        if db is not None:
-            db.close()
+    def _meaning(self, error: BaseException) -> BaseException:
+        """What a failure means to who asked."""
+        if isinstance(error, sqlite3.Error):
+            return unavailable(error, self._path)
+        if isinstance(error, TimeoutError):
+            return TookTooLong(f"the answer {error}, and was given up; ask for fewer days, or within one org")
+        if isinstance(error, OSError):
+            return StoreUnavailable(f"the database {self._path} failed: {error.strerror}", "check its folder")
+        return error
