@@ -1,9 +1,11 @@
 """The commands that look at the record: tables for people, JSON for programs, clear errors, clean ends."""
 
+import contextlib
 import json
 import os
 import pty
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,13 +115,56 @@ def test_no_database(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_a_file_that_is_not_ours(tmp_path: Path) -> None:
-    """A file that is no database is a message."""
-    path = tmp_path / "letter.db"
-    path.write_text("Dear all, " * 1000)
-    result = skillmeter("leaderboard", "--db-path", str(path))
-    assert result.exit_code == 1
-    assert "file is not a database" in result.stderr
+READING = [["leaderboard"], ["usage", "s"], ["trends", "s"], ["tail", "--no-follow"], ["top", "--json"]]
+READING += [["export", "-", "--format", "csv"]]
+
+
+@pytest.mark.parametrize("words", READING, ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("letter", "{path} failed: file is not a database; choose another file, or restore a backup"),
+        ("empty", "{path} is empty; the daemon makes its tables when it starts"),
+        ("foreign", "{path}: the file is a database of another program; choose another path"),
+        ("newer", "{path}: the database has schema version 99, this release knows up to "),
+        ("older", "{path} has schema version 1, this release reads "),
+        ("folder", "{path} is a folder; choose a file"),
+        ("below", "{path} failed: Not a directory; check its folder"),
+    ],
+)
+def test_a_file_that_is_not_ours(tmp_path: Path, db: Path, words: list[str], what: str, message: str) -> None:
+    """Each command that reads says what the file is, and what to do; none reads a schema that it does not know."""
+    path = tmp_path / "file.db"
+    if what == "letter":
+        path.write_text("Dear all, " * 1000)
+    elif what == "empty":
+        path.touch()
+    elif what == "folder":
+        path.mkdir()
+    elif what == "below":
+        path = db / "file.db"
+    else:
+        with contextlib.closing(sqlite3.connect(path)) as made:
+            if what == "foreign":
+                made.execute("CREATE TABLE letters (text)")
+            else:
+                with contextlib.closing(sqlite3.connect(db)) as ours:
+                    ours.backup(made)
+                made.execute("UPDATE schema_version SET version = ?", (99 if what == "newer" else 1,))
+            made.commit()
+    result = skillmeter(*words, "--db-path", str(path))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert message.format(path=path) in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["usage", "\udcff"], ["tail", "--skill", "\udcff"], ["leaderboard", "--org", "\udcff"]]
+)
+def test_names_that_are_no_text(words: list[str]) -> None:
+    """Bytes on the command line that are not UTF-8 are wrong usage: no skill has such a name."""
+    result = skillmeter(*words, "\udcff")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "is not UTF-8" in result.stderr
 
 
 def test_tail() -> None:

@@ -1,5 +1,6 @@
 """Migrations: bring a database to this release's schema, one numbered .sql file and one transaction at a time."""
 
+import functools
 import sqlite3
 from importlib import resources
 from typing import Final
@@ -52,6 +53,7 @@ def _apply(db: sqlite3.Connection, number: int, sql: str, now_ns: int) -> None:
         raise
 
 
+@functools.cache
 def _scripts() -> list[tuple[int, str]]:
     """The migrations in their order: their numbers begin their names."""
     folder = resources.files(__package__) / "schema"

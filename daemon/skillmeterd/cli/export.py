@@ -12,14 +12,24 @@ import click
 from ..exchange import formats
 from ..exchange.files import create_private
 from ..queries import Queries, events
-from .frame import Context, Failure, db_path_option, json_option, pass_context, print_json, progress
+from .frame import (
+    Context,
+    Failure,
+    db_path_option,
+    json_option,
+    org_option,
+    pass_context,
+    print_json,
+    progress,
+    skill_option,
+)
 
 
 @click.command()
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--format", "kind", type=click.Choice(formats.FORMATS), help="By default what the file's name says.")
-@click.option("--skill", "skill_id", metavar="SKILL", help="Only this skill.")
-@click.option("--org", "org_id", metavar="ORG", help="Only this org.")
+@skill_option
+@org_option
 @db_path_option
 @json_option("Print the outcome as JSON.")
 @pass_context

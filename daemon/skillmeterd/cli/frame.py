@@ -53,8 +53,27 @@ class Advance(Protocol):
 pass_context = click.make_pass_decorator(Context)
 """Decorates a command that needs the Context: it comes as the first argument."""
 
+
+class _Name(click.types.StringParamType):
+    """The name of a skill or an org. Bytes that are no text come from the shell as lone surrogates."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.fail(f"{printable(text)!r} is not UTF-8", param, ctx)
+        return text
+
+
+NAME: Final = _Name()
+
+skill_argument = click.argument("skill_id", metavar="SKILL", type=NAME)
+skill_option = click.option("--skill", "skill_id", metavar="SKILL", type=NAME, help="Only this skill.")
 db_path_option = click.option("--db-path", metavar="FILE", help="The SQLite file (ANALYTICS_DB_PATH).")
-org_option = click.option("--org", "org_id", metavar="ORG", help="Only what this org used.")
+org_option = click.option("--org", "org_id", metavar="ORG", type=NAME, help="Only this org.")
 
 
 def json_option(what: str = "Print JSON.") -> Callable[[FC], FC]:

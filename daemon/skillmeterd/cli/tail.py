@@ -8,7 +8,7 @@ import click
 from skillmeter.parsers import printable
 
 from ..queries import Queries, events
-from .frame import Context, db_path_option, json_option, pass_context, print_json_line
+from .frame import Context, db_path_option, json_option, org_option, pass_context, print_json_line, skill_option
 
 POLL_S = 0.25
 
@@ -16,8 +16,8 @@ POLL_S = 0.25
 @click.command()
 @click.option("-n", "last", type=click.IntRange(0, 100_000), default=10, show_default=True, help="Begin so far back.")
 @click.option("--no-follow", is_flag=True, help="End with the last event there is.")
-@click.option("--skill", "skill_id", metavar="SKILL", help="Only this skill.")
-@click.option("--org", "org_id", metavar="ORG", help="Only this org.")
+@skill_option
+@org_option
 @db_path_option
 @json_option("Print a JSON object a line.")
 @pass_context

@@ -3,13 +3,22 @@
 import click
 
 from ..queries import Queries
-from .frame import Context, db_path_option, json_option, org_option, pass_context, print_json, print_table
+from .frame import (
+    Context,
+    db_path_option,
+    json_option,
+    org_option,
+    pass_context,
+    print_json,
+    print_table,
+    skill_argument,
+)
 
 BAR = 30  # characters of the busiest day
 
 
 @click.command()
-@click.argument("skill_id", metavar="SKILL")
+@skill_argument
 @click.option("--days", type=int, default=30, show_default=True, help="UTC days, today included.")
 @org_option
 @db_path_option

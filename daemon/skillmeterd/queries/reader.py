@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from .. import migrations
 from ..database import limited, open_reader, unavailable
 from ..errors import StoreUnavailable, TookTooLong
 
@@ -120,12 +122,7 @@ class Reader:
                 self._idle.pop().close()
 
     def _take(self) -> tuple[sqlite3.Connection, Memo]:
-        try:
-            file = os.stat(self._path)
-        except FileNotFoundError as error:
-            raise StoreUnavailable(
-                f"there is no database {self._path}", "the daemon makes it when it starts"
-            ) from error
+        file = _stat(self._path)
         with self._lock:
             if self._file is None or not os.path.samestat(file, self._file):  # another database took its place
                 self._file, self._memo = file, Memo()
@@ -135,7 +132,12 @@ class Reader:
                 return self._idle.pop(), self._memo
             memo = self._memo
         db = open_reader(self._path, any_thread=True)
-        db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        try:
+            _check(db, self._path)
+            db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        except BaseException:
+            db.close()
+            raise
         return db, memo
 
     def _give_back(self, db: sqlite3.Connection, memo: Memo) -> None:
@@ -154,3 +156,30 @@ class Reader:
         if isinstance(error, OSError):
             return StoreUnavailable(f"the database {self._path} failed: {error.strerror}", "check its folder")
         return error
+
+
+def _stat(path: Path) -> os.stat_result:
+    """Raises StoreUnavailable where no file is, or another OSError."""
+    try:
+        found = path.stat()
+    except FileNotFoundError as error:
+        raise StoreUnavailable(f"there is no database {path}", "the daemon makes it when it starts") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise StoreUnavailable(f"{path} is a folder", "choose a file")
+    return found
+
+
+def _check(db: sqlite3.Connection, path: Path) -> None:
+    """Raises StoreUnavailable unless the schema is this release's: from another, numbers could be wrong."""
+    try:
+        migrations.check(db)
+    except StoreUnavailable as error:
+        raise StoreUnavailable(f"{path}: {error.reason}", error.hint) from error
+    version, latest = migrations.version(db), migrations.latest()
+    if not version:
+        raise StoreUnavailable(f"{path} is empty", "the daemon makes its tables when it starts")
+    if version < latest:
+        raise StoreUnavailable(
+            f"{path} has schema version {version}, this release reads {latest}",
+            "start the daemon of this release: it brings the schema up to date",
+        )
