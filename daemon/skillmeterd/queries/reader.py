@@ -1,8 +1,10 @@
 """Reader: the database as a query sees it - one moment of it, over a connection of its own."""
 
+import gc
 import os
 import sqlite3
 import stat
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
@@ -19,33 +21,64 @@ DAY_NS: Final = 86_400 * 1_000_000_000
 ANSWER_S: Final = 10.0  # a thousand times what an answer usually takes; who asks more holds up whoever asks next
 _CACHE_KIB: Final = 32_768  # holds the rollups that a page looks at again and again
 _MAX_IDLE: Final = 2  # the answers thread and a page that refreshes; more are made and closed as they come
-_MEMO_ENTRIES: Final = 512  # the largest, a window of 1,000 skills with sketches, has about 1 MB; most have a few KB
+_MEMO_ENTRIES: Final = 512
+MEMO_BYTES: Final = 64 * 1024 * 1024  # a window of 1,000 skills with sketches has about 1 MB; most have a few KB
 
 T = TypeVar("T")
 
 
 class Memo:
-    """What was computed from days that are over, with the stamp that tells whether it still holds. Any thread."""
+    """What was computed from days that are over, with the stamp that tells whether it still holds. Any thread.
+
+    Bounded, or whoever asks for ever other days would fill the memory.
+    """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Hashable, tuple[object, Any]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, stamp: object, compute: Callable[[], T]) -> T:
         """The value of `key` if it was computed under this stamp; otherwise computed now."""
         with self._lock:
             known = self._kept.get(key)
-            if known is not None and known[0] == stamp:
+            if known is not None and known.stamp == stamp:
                 self._kept.move_to_end(key)
-                found: T = known[1]
+                found: T = known.value
                 return found
         value = compute()  # two threads may do so at once; either is right
         with self._lock:
-            self._kept[key] = (stamp, value)
+            self._kept[key] = _Kept(stamp, value)
             self._kept.move_to_end(key)
-            while len(self._kept) > _MEMO_ENTRIES:
-                self._kept.popitem(last=False)
+            total = sum(kept.bytes() for kept in self._kept.values())
+            while total > MEMO_BYTES or len(self._kept) > _MEMO_ENTRIES:
+                total -= self._kept.popitem(last=False)[1].bytes()
         return value
+
+
+@dataclass(slots=True)
+class _Kept:
+    stamp: object
+    value: Any
+    _items: int = -1
+    _bytes: int = 0
+
+    def bytes(self) -> int:
+        """About how much memory the value takes. A dict may have grown: some are filled by those who ask."""
+        items = len(self.value) if isinstance(self.value, dict) else 0
+        if items != self._items:
+            self._items, self._bytes = items, bytes_of(self.value)
+        return self._bytes
+
+
+def bytes_of(value: object) -> int:
+    """About how much memory a value takes, with everything that it refers to."""
+    seen: dict[int, object] = {}
+    found = [value]
+    while found:
+        new = {id(each): each for each in found if id(each) not in seen and not isinstance(each, type)}
+        seen |= new
+        found = gc.get_referents(*new.values())
+    return sum(map(sys.getsizeof, seen.values()))
 
 
 @dataclass(frozen=True, slots=True)
