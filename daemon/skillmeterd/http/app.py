@@ -6,13 +6,12 @@ import sqlite3
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from email.utils import formatdate
 from typing import Any, Final
 
 from ..database import hint
 from ..errors import DaemonError
 from .guard import Guard
-from .messages import Request, Response, Route, Routes
+from .messages import MAX_HEAD_BYTES, TOO_LONG, Request, Response, Route, Routes
 
 log = logging.getLogger(__name__)
 
@@ -25,16 +24,6 @@ COMPRESS_FROM_BYTES: Final = 1024
 COMPRESS_LEVEL: Final = 1  # metrics shrink to a tenth with it; higher levels take thrice as long for little
 PIECE_CHARS: Final = 65_536
 SEND_BYTES: Final = 65_536  # at once, so that of a slow reader's answer little lies in the socket's buffer
-
-HEADERS: Final = {
-    "cache-control": "no-store",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
-    "cross-origin-resource-policy": "same-origin",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-}
-"""Of every response, unless its handler says otherwise."""
 
 
 class App:
@@ -53,27 +42,21 @@ class App:
     async def __call__(self, scope: Scope, receive: object, send: Send) -> None:  # noqa: ARG002 - bodies are not read
         """Answer one request."""
         request = Request(scope["path"], scope["query_string"].decode("latin-1"), _headers(scope))
-        response, body = await self._answer(scope["method"], request)
-        headers = {
-            **HEADERS,
-            "content-type": response.content_type,
-            "date": formatdate(usegmt=True),
-            **({"content-encoding": "gzip"} if body[:2] == b"\x1f\x8b" else {}),
-            **({"connection": "close"} if request.has_body else {}),
-            **response.headers,
-            "vary": "accept, accept-encoding",
-            "content-length": str(len(body)),
-        }
-        raw = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
+        response, body = await self._answer(scope["method"], request, _head_bytes(scope))
+        more = {"content_encoding": "gzip"} if body[:2] == b"\x1f\x8b" else {}
+        if request.has_body:
+            more["connection"] = "close"
+        raw = response.head(len(body), **more)
         await send({"type": "http.response.start", "status": response.status, "headers": raw})
         for at in range(0, len(body) or 1, SEND_BYTES):
             part = body[at : at + SEND_BYTES]
             await send({"type": "http.response.body", "body": part, "more_body": at + SEND_BYTES < len(body)})
 
-    async def _answer(self, method: str, request: Request) -> tuple[Response, bytes]:
+    async def _answer(self, method: str, request: Request, head_bytes: int) -> tuple[Response, bytes]:
         route = self._routes.get(request.path)
         is_open = route is not None and route.is_open
-        refusal = self._guard.refusal(method, request.headers, is_open=is_open)
+        refusal = TOO_LONG if head_bytes > MAX_HEAD_BYTES else None
+        refusal = refusal or self._guard.refusal(method, request.headers, is_open=is_open)
         if refusal is None and route is None:
             refusal = Response.problem(404, "there is nothing at this path")
         if refusal is not None or route is None:
@@ -123,6 +106,12 @@ def handle(route: Route, request: Request) -> tuple[Response, bytes]:
 
 def _headers(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _head_bytes(scope: Scope) -> int:
+    """What came before the blank line. The parser looks at its length only while it waits for more."""
+    fields = sum(len(name) + len(value) + len(": \r\n") for name, value in scope["headers"])
+    return fields + len(scope["method"]) + len(scope["raw_path"]) + len(scope["query_string"]) + len(" ? HTTP/1.1\r\n")
 
 
 def _encode(response: Response, request: Request) -> bytes:

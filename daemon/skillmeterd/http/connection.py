@@ -8,12 +8,15 @@ import asyncio
 import contextlib
 import socket
 import struct
+import sys
 from typing import Any, Final
 
 import h11
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
+
+from .messages import TOO_LONG, Response
 
 HEAD_S: Final = 10.0  # from the connection to the end of the first request's headers
 IDLE_S: Final = 90.0  # from an answer to the end of the next request's headers; Prometheus keeps its connection
@@ -94,6 +97,19 @@ class Connection(H11Protocol):
         except h11.LocalProtocolError:  # rubbish behind a request that is still being answered
             self.abort()
         self._note_request(before)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - which says nothing
+        """Refuse what is no HTTP/1.1 request, and close. Called while the error is handled that says what it is."""
+        problem = sys.exception()
+        status = problem.error_status_hint if isinstance(problem, h11.RemoteProtocolError) else 400
+        refusal = Response.problem(status, f"this is no HTTP/1.1: {problem}", connection="close")
+        if status == TOO_LONG.status:
+            refusal = TOO_LONG
+        assert isinstance(refusal.body, bytes)
+        head = h11.Response(status_code=refusal.status, headers=refusal.head(len(refusal.body)))
+        for event in (head, h11.Data(data=refusal.body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def on_response_complete(self) -> None:
         """The whole answer has been handed to the socket; the next request may be there already."""

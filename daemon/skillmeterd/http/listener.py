@@ -21,11 +21,10 @@ from ..errors import CannotListen
 from .app import App
 from .connection import IDLE_S, Connection, Room
 from .guard import Guard
-from .messages import Routes
+from .messages import MAX_HEAD_BYTES, Routes
 
 log = logging.getLogger(__name__)
 
-MAX_HEAD_BYTES: Final = 16_384
 BACKLOG: Final = 128
 MAX_ARRIVING: Final = 64  # connections in their TLS handshake; past it the oldest gives way
 ACCEPT_RETRY_S: Final = 1.0  # when no descriptor is left

@@ -2,12 +2,25 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import Any, Final
 
 import msgspec
 
 JSON: Final = "application/json"
 PLAIN: Final = "text/plain; charset=utf-8"
+
+MAX_HEAD_BYTES: Final = 16_384  # a request's line and headers; four names of 256 characters, encoded, have 12 KB
+
+HEADERS: Final = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+"""Of every response, unless its handler says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +68,23 @@ class Response:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return cls(status, msgspec.json.encode({"error": text}), JSON, named)
 
+    def head(self, body_bytes: int, **more: str) -> list[tuple[bytes, bytes]]:
+        """All its headers, as they are sent; underscores in the names of `more` stand for hyphens."""
+        headers = {
+            **HEADERS,
+            "content-type": self.content_type,
+            "date": formatdate(usegmt=True),
+            **{name.replace("_", "-"): value for name, value in more.items()},
+            **self.headers,
+            "vary": "accept, accept-encoding",
+            "content-length": str(body_bytes),
+        }
+        return [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
+
+
+TOO_LONG: Final = Response.problem(
+    431, f"a request's first line and headers have at most {MAX_HEAD_BYTES} bytes", connection="close"
+)
 
 Handler = Callable[[Request], Response]
 
