@@ -48,7 +48,7 @@ def move(folder: Path, source: str, target: str) -> None:
 INSTEAD = {
     lambda path: path.unlink(missing_ok=True): ("unable to open", "there is no database"),
     lambda path: path.write_bytes(b"no database " * 1000): ("file is not a database",),
-    foreign: ("no such table",),
+    foreign: ("no such table", "a database of another program"),
 }
 """What stands in the database's place, and what the error may say."""
 
