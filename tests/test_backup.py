@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +113,63 @@ def test_only_whole_backups(tmp_path: Path, bad: str) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_log_that_was_left_is_not_played_into_it(tmp_path: Path) -> None:
+    """The WAL of a database that somebody has deleted after a crash is set aside, as SQLite would take it for ours."""
+    with DaemonProcess(tmp_path) as daemon:
+        run_client("record('before')", daemon.env)
+        daemon.wait_drained()
+        copy = tmp_path / "copy.db"
+        assert skillmeter("backup", copy, env=daemon.env).exit_code == 0
+        run_client("[record(f'after{n}') for n in range(2000)]", daemon.env)
+        daemon.wait_drained()
+        daemon.kill()
+        daemon.db_path.unlink()
+        result = skillmeter("restore", copy, "--json", env=daemon.env)
+        assert result.exit_code == 0, result.output
+        kept = Path(json.loads(result.stdout)["kept"])
+        assert kept.with_name(f"{kept.name}-wal").stat().st_size
+        assert query(daemon.db_path, "PRAGMA integrity_check") == [("ok",)]
+        assert query(daemon.db_path, "SELECT user_id FROM events") == [("before",)]
+
+
+def test_who_could_read_the_database_still_can(tmp_path: Path) -> None:
+    """What is restored has the mode of what it replaces: a group may have been given the right to read."""
+    source, target = recorded(tmp_path / "copy.db", 1), recorded(tmp_path / "analytics.db", 2)
+    target.chmod(0o640)
+    assert skillmeter("restore", source, "--db-path", target).exit_code == 0
+    assert target.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("words", [["backup", "out.db"], ["export", "out.csv"], ["restore", "source.db"]])
+def test_a_kill_leaves_nothing_that_looks_whole(tmp_path: Path, words: list[str]) -> None:
+    """Killed while it writes, a command leaves the old file as it was; the next run takes away what it left."""
+    source = recorded(tmp_path / "source.db", 20_000)
+    out = tmp_path / ("target.db" if words[0] == "restore" else words[1])
+    other = recorded(out, 1).read_bytes() if words[0] == "restore" else None
+    db_path = out if words[0] == "restore" else source
+    command = [*words, "--db-path", str(db_path)]
+
+    def partial() -> list[Path]:
+        return [path for path in tmp_path.glob(".*.partial") if path.stat().st_size]
+
+    killed = 0
+    while killed < 3:
+        before = set(partial())
+        process = subprocess.Popen([sys.executable, "-m", "skillmeterd", *command], cwd=tmp_path)
+        while process.poll() is None and not set(partial()) - before:
+            time.sleep(0.001)
+        process.kill()
+        if process.wait() == -signal.SIGKILL and not (out.exists() if other is None else out.read_bytes() != other):
+            killed += 1
+            assert len(partial()) <= 1
+        elif other is None:
+            out.unlink()
+    ran = subprocess.run([sys.executable, "-m", "skillmeterd", *command], cwd=tmp_path, check=False)
+    assert ran.returncode == 0
+    assert out.read_bytes() != other
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_an_existing_file_is_kept(tmp_path: Path) -> None:
     """A backup replaces a file only with --force, and never the database itself."""
     source = recorded(tmp_path / "analytics.db", 1)
@@ -126,6 +186,23 @@ def test_nothing_to_back_up(tmp_path: Path) -> None:
     """Without a database there is a message and no file."""
     assert "there is no database" in skillmeter("backup", tmp_path / "x", "--db-path", tmp_path / "none").stderr
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(("bad", "message"), [("empty", "{source} is empty"), ("damaged", "the copy of {source} is ")])
+def test_only_a_whole_database_is_copied(tmp_path: Path, bad: str, message: str) -> None:
+    """A damaged database is not taken for a backup of it: the message names it, and an older copy stays."""
+    source, copy = tmp_path / "analytics.db", tmp_path / "copy.db"
+    copy.write_text("before")
+    if bad == "empty":
+        source.touch()
+    else:
+        recorded(source, 2000)
+        with source.open("r+b") as file:
+            file.seek(source.stat().st_size - 3 * 4096)
+            file.write(b"\xa5" * 4096)
+    result = skillmeter("backup", copy, "--force", "--db-path", source)
+    assert (result.exit_code, message.format(source=source) in result.stderr) == (1, True)
+    assert copy.read_text() == "before"
 
 
 def test_completion() -> None:

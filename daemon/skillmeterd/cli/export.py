@@ -1,7 +1,6 @@
 """`skillmeter export FILE`: events into a file."""
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import IO
 import click
 
 from ..exchange import formats
-from ..exchange.files import create_private
+from ..exchange.files import complete, partial
 from ..queries import Queries, events
 from .frame import (
     Context,
@@ -77,12 +76,7 @@ def output(path: Path) -> Iterator[IO[bytes]]:
         return
     if not path.parent.is_dir():
         raise Failure(f"there is no folder {path.parent}")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with create_private(partial) as file:
+    with partial(path) as unfinished:
+        with unfinished.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        complete(unfinished, path)

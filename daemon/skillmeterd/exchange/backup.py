@@ -7,7 +7,8 @@ they still have; what they no longer have, they declare lost, and the ledger cou
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from .. import migrations
 from ..database import open_reader, refuse_network
 from ..errors import DaemonError
 from ..instance import Instance
+from .files import complete, partial
 
 PAGES: Final = 1024  # copied in one go: 4 MiB
 
@@ -29,15 +31,16 @@ def back_up(source: Path, target: Path, on_progress: Callable[[int, int], None])
     One moment of the record, however long it takes; recording goes on. `on_progress` takes pages done and in all.
     Raises sqlite3.Error, BadBackup or OSError.
     """
-    with contextlib.closing(open_reader(source)) as db, _partial(target) as partial:
+    with contextlib.closing(open_reader(source)) as db, partial(target) as copied:
         db.execute("BEGIN")
-        db.execute("SELECT count(*) FROM schema_version").fetchone()  # from here on this moment is kept
-        with contextlib.closing(sqlite3.connect(partial)) as copy:
+        migrations.check(db)  # reads: from here on this moment is kept
+        if not migrations.version(db):
+            raise BadBackup(f"{source} is empty")
+        with contextlib.closing(sqlite3.connect(copied)) as copy:
             db.backup(copy, pages=PAGES, progress=lambda _, left, total: on_progress(total - left, total))
             copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a WAL beside it
-        check(partial)
-        _sync(partial)
-        partial.replace(target)
+        check(copied, f"the copy of {source}")
+        complete(copied, target)
 
 
 def restore(source: Path, target: Path, on_progress: Callable[[int, int], None]) -> Path | None:
@@ -51,63 +54,58 @@ def restore(source: Path, target: Path, on_progress: Callable[[int, int], None])
     instance.claim(target.with_name(target.name + ".lock"), "database")
     try:
         refuse_network(target)
-        with _partial(target) as partial:
-            with contextlib.closing(open_reader(source)) as db, contextlib.closing(sqlite3.connect(partial)) as copy:
+        with partial(target) as copied:
+            with contextlib.closing(open_reader(source)) as db, contextlib.closing(sqlite3.connect(copied)) as copy:
                 db.backup(copy, pages=PAGES, progress=lambda _, left, total: on_progress(total - left, total))
-            check(partial)
-            _sync(partial)
+            check(copied, f"the copy of {source}")
+            with contextlib.suppress(FileNotFoundError):
+                _let_the_same_read(target.stat(), copied)
             kept = _set_old_aside(target)
-            partial.replace(target)
+            complete(copied, target)
         return kept
     finally:
         instance.release()
 
 
-def check(path: Path) -> None:
-    """Raises BadBackup unless the file is a whole database of ours, of a version that this release knows."""
+def check(path: Path, called: str | None = None) -> None:
+    """Raises BadBackup unless the file is a whole database of ours, of a version that this release knows.
+
+    `called` says what the file is to whom reads of it.
+    """
+    called = called or str(path)
     if not path.is_file():
-        raise BadBackup(f"there is no file {path}")
+        raise BadBackup(f"there is no file {called}")
     try:
         with contextlib.closing(open_reader(path)) as db:
             migrations.check(db)
             if not migrations.version(db):
-                raise BadBackup(f"{path} is empty")
+                raise BadBackup(f"{called} is empty")
             (verdict,) = db.execute("PRAGMA integrity_check(1)").fetchone()
     except sqlite3.Error as error:
-        raise BadBackup(f"{path} is no whole database: {error}") from error
+        raise BadBackup(f"{called} is no whole database: {error}") from error
     if verdict != "ok":
-        raise BadBackup(f"{path} is damaged: {verdict}")
+        raise BadBackup(f"{called} is damaged: {verdict}")
+
+
+def _let_the_same_read(old: os.stat_result, copied: Path) -> None:
+    """Give a copy the owner, as far as we may, and the mode of what it replaces."""
+    with contextlib.suppress(PermissionError):
+        os.chown(copied, old.st_uid, old.st_gid)
+    copied.chmod(stat.S_IMODE(old.st_mode))
 
 
 def _set_old_aside(target: Path) -> Path | None:
-    """Rename the database and its WAL, which must not be taken for the new one's."""
-    if not target.exists():
+    """Rename the database and its WAL, which must not be taken for the new one's; the WAL also if it is alone."""
+    present = [suffix for suffix in ("-wal", "-shm", "") if target.with_name(target.name + suffix).exists()]
+    if not present:
         return None
     number = 1
-    while (kept := target.with_name(f"{target.name}.before-restore-{number}")).exists():
+    while any(_kept(target, number, suffix).exists() for suffix in present):
         number += 1
-    for suffix in ("-wal", "-shm", ""):
-        old = target.with_name(target.name + suffix)
-        if old.exists():
-            old.rename(kept.with_name(kept.name + suffix))
-    return kept
+    for suffix in present:
+        target.with_name(target.name + suffix).rename(_kept(target, number, suffix))
+    return _kept(target, number)
 
 
-@contextlib.contextmanager
-def _partial(target: Path) -> Iterator[Path]:
-    """A path beside `target` for what is not complete yet; whatever is there at the end goes."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    os.close(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    try:
-        yield partial
-    finally:
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            partial.with_name(partial.name + suffix).unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _kept(target: Path, number: int, suffix: str = "") -> Path:
+    return target.with_name(f"{target.name}.before-restore-{number}{suffix}")
