@@ -1,0 +1,238 @@
+"""Histories: records that tests make - events by hand and by hypothesis - in a database whose clock they move."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+from hypothesis import strategies as st
+
+from skillmeter.errors import QueryError
+from skillmeter.events import Event, Execution, Health, Rating
+from skillmeterd.queries import Queries
+from skillmeterd.retention import Retention
+from skillmeterd.store import Chunk, Store
+
+from .recomputation import ANSWERS, DAY_NS, History, Unknown, check, plain
+
+TODAY: Final = 20_000
+MIDNIGHT_NS: Final = TODAY * DAY_NS
+NOW_NS: Final = MIDNIGHT_NS + DAY_NS // 2
+
+# Names that only just differ: by case, by how an umlaut is written, by a NUL.
+SKILLS: Final = ("a", "A", "\u00e4", "a\u0308", "a\0")
+ORGS: Final = (None, "o1", "O1")
+USERS: Final = (None, "u1", "U1", "u2", "u\u0308")
+
+
+def run(skill: str = "a", ago: float = 0, user: str | None = None, org: str | None = None, **more: Any) -> Execution:
+    """An execution so many days before noon."""
+    return Execution(
+        NOW_NS - int(ago * DAY_NS), skill, user, org, more.get("success", True), more.get("latency_ms", 10.0)
+    )
+
+
+class Record:
+    """A database, its writer, and questions about it."""
+
+    def __init__(self, folder: Path, now_ns: int = NOW_NS) -> None:
+        self.now_ns = now_ns
+        self.events: list[Event] = []
+        """All that was committed, in that order."""
+        self.kept = 0
+        """How many of them, from the end, `cleanup` has left."""
+        self._commit_days: list[int] = []
+        self.store = Store.open(folder / "analytics.db", clock_ns=self._clock_ns)
+        self.queries = Queries(self.store.path, self._clock_ns)
+
+    def commit(self, *groups: Sequence[Event], producer: bytes = bytes(16)) -> None:
+        """Each group in a transaction, continuing the producer's journal."""
+        for group in groups:
+            start = self.store.committed(producer).offset
+            offsets = [start + 100 * index for index in range(len(group))]
+            payloads = [msgspec.msgpack.encode(event) for event in group]
+            self.store.commit([Chunk(producer, start + 100 * len(group), offsets, payloads)])
+            self.events += group
+            self._commit_days += [self.now_ns // DAY_NS] * len(group)
+            self.kept += len(group)
+
+    def ask(self, method: str, params: Mapping[str, Any] | None = None, **more: Any) -> Any:
+        """The answer to a question."""
+        return self.queries.ask(method, params, **more)
+
+    def check(self, method: str, params: Mapping[str, Any]) -> None:
+        """The answer, or that there is none, is that of the plain recomputation."""
+        try:
+            wanted = ANSWERS[method](History(self.events, self.now_ns, self.kept), **params)
+        except Unknown:
+            with pytest.raises(QueryError, match="nothing was recorded of a skill"):
+                self.ask(method, params)
+        else:
+            check(plain(self.ask(method, params)), wanted, f"{method} {params}")
+
+    def restart(self) -> None:
+        """Writer and reader begin anew, with nothing in memory."""
+        self.close()
+        self.store = Store.open(self.store.path, clock_ns=self._clock_ns)
+        self.queries = Queries(self.store.path, self._clock_ns)
+
+    def cleanup(self, retention_days: int) -> None:
+        """Delete the events that were committed more than so many days ago."""
+        retention = Retention(self.store, 0, self._clock_ns)
+        asked = {"retention_days": retention_days, "job": "test"}
+        while not retention.cleanup(asked)[1]:
+            retention.step()
+        first_day = self.now_ns // DAY_NS - retention_days
+        left = [day >= first_day for day in self._commit_days]
+        self.kept = min(self.kept, len(left) - left.index(True) if True in left else 0)
+
+    def close(self) -> None:
+        """Idempotent."""
+        self.queries.close()
+        self.store.close()
+
+    def _clock_ns(self) -> int:
+        return self.now_ns
+
+
+@contextmanager
+def recorded(*groups: Sequence[Event], now_ns: int = NOW_NS) -> Iterator[Record]:
+    """A record to which each group was committed, by default at noon."""
+    with tempfile.TemporaryDirectory() as folder:
+        record = Record(Path(folder), now_ns)
+        try:
+            record.commit(*groups)
+            yield record
+        finally:
+            record.close()
+
+
+# What hypothesis makes.
+
+Happening = Callable[[int], Event]
+"""An event, given what time it is."""
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A part of a life: time passes, perhaps something is deleted or everything restarts, and a group is committed."""
+
+    wait: str
+    happenings: list[Happening] = field(repr=False)
+    restart: bool
+    cleanup_days: int | None
+
+    def happen(self, record: Record) -> None:
+        """To this record."""
+        record.now_ns = WAITS[self.wait](record.now_ns)
+        if self.restart:
+            record.restart()
+        if self.cleanup_days is not None:
+            record.cleanup(self.cleanup_days)
+        record.commit([happening(record.now_ns) for happening in self.happenings])
+
+
+def _next_midnight(now_ns: int) -> int:
+    return (now_ns // DAY_NS + 1) * DAY_NS
+
+
+WAITS: Final[Mapping[str, Callable[[int], int]]] = {
+    "not at all": lambda now_ns: now_ns,
+    "a nanosecond": lambda now_ns: now_ns + 1,
+    "until the day's last nanosecond": lambda now_ns: _next_midnight(now_ns) - 1,
+    "until midnight": _next_midnight,
+    "a day": lambda now_ns: now_ns + DAY_NS,
+    "a week": lambda now_ns: now_ns + 7 * DAY_NS,
+    "a month": lambda now_ns: now_ns + 30 * DAY_NS,
+}
+
+nows = st.sampled_from([MIDNIGHT_NS, MIDNIGHT_NS + 1, NOW_NS, MIDNIGHT_NS + DAY_NS - 1])
+_days_ago = st.sampled_from([0, 0, 0, 0, 1, 1, 1, 2, 6, 7, 8, 13, 14, 29, 30, 31, 365, 366, 400, 3659, 3660, -1, -400])
+_moments = st.sampled_from([None, None, 0, 1, DAY_NS // 3, DAY_NS - 1])  # of a day; None: as now
+_latencies = st.sampled_from([0.0, 0.0004, 0.5, 1.0, 10.0, 10.0, 250.0, 99_999.0])
+_skills, _users, _orgs = st.sampled_from(SKILLS), st.sampled_from(USERS), st.sampled_from(ORGS)
+_errors = st.sampled_from([None, "KeyError", "keyerror"])
+
+
+def _dated(days_ago: int, moment: int | None, event: Event) -> Happening:
+    def happening(now_ns: int) -> Event:
+        at = now_ns % DAY_NS if moment is None else moment
+        return msgspec.structs.replace(event, recorded_at_ns=(now_ns // DAY_NS - days_ago) * DAY_NS + at)
+
+    return happening
+
+
+_executions = st.builds(Execution, st.just(0), _skills, _users, _orgs, st.booleans(), _latencies, error_type=_errors)
+_ratings = st.builds(Rating, st.just(0), _skills, _users, _orgs, st.integers(1, 5))
+_healths = st.builds(Health, st.just(0), _skills, st.floats(0, 100))
+happenings = st.builds(
+    _dated, _days_ago, _moments, st.one_of(_executions, _executions, _executions, _ratings, _healths)
+)
+groups = st.lists(happenings, max_size=2) | st.lists(happenings, min_size=5, max_size=40)
+chapters = st.builds(
+    Chapter,
+    st.sampled_from([*WAITS]),
+    groups,
+    restart=st.sampled_from([False, False, True]),
+    cleanup_days=st.sampled_from([None, None, None, 1, 7]),
+)
+lives = st.lists(chapters, min_size=1, max_size=4)
+
+
+def check_life(life: Sequence[Chapter], asked: Sequence[tuple[str, Mapping[str, Any]]], now_ns: int) -> None:
+    """After each chapter every question, asked again and again, is answered as by the plain recomputation."""
+    with recorded(now_ns=now_ns) as record:
+        for chapter in life:
+            chapter.happen(record)
+            for method, params in asked:
+                record.check(method, params)
+
+
+# What can be asked about them.
+
+_days = st.sampled_from([1, 2, 7, 14, 30, 31, 366, 367, 3660])
+_limits = st.sampled_from([1, 2, 1000])
+_any_skill = st.sampled_from([*SKILLS, "nobody's"])
+_any_org = st.sampled_from([*ORGS, None, "nobody's"])
+_skill = st.fixed_dictionaries({"skill_id": _any_skill})
+_skill_in_org = st.fixed_dictionaries({"skill_id": _any_skill, "org_id": _any_org})
+_skill_days = st.fixed_dictionaries({"skill_id": _any_skill, "org_id": _any_org}, optional={"days": _days})
+_names = st.fixed_dictionaries({}, optional={"after": st.sampled_from(["A", "a", "o1", "b"]), "limit": _limits})
+_window = st.sampled_from(["all", "daily", "weekly", "monthly"]).map(lambda period: {"period": period}) | _days.map(
+    lambda days: {"days": days}
+)
+
+questions: Final[Mapping[str, st.SearchStrategy[dict[str, Any]]]] = {
+    "usage": _skill_days,
+    "metrics": _skill,
+    "health_score": _skill,
+    "leaderboard": st.builds(
+        lambda window, asked: {**window, **asked},
+        _window,
+        st.fixed_dictionaries(
+            {
+                "metric": st.sampled_from(["usage_count", "success_rate", "rating", "adoption", "performance"]),
+                "org_id": _any_org,
+            },
+            optional={"limit": _limits},
+        ),
+    ),
+    "trends": _skill_days,
+    "recommend": st.fixed_dictionaries(
+        {"user_id": st.sampled_from(["u1", "U1", "u2", "nobody"]), "org_id": _any_org}, optional={"limit": _limits}
+    ),
+    "adoption": _skill_in_org,
+    "db_stats": st.just({}),
+    "overview": st.fixed_dictionaries({"org_id": _any_org}, optional={"days": _days}),
+    "distribution": _skill_days,
+    "breakdown": _skill_days,
+    "orgs": _names,
+    "skills": _names,
+    "timeline": _skill_days,
+    "activity": st.fixed_dictionaries({"org_id": _any_org}, optional={"days": _days, "limit": _limits}),
+}
+"""Parameters of each question, by its name."""
