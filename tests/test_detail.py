@@ -47,6 +47,15 @@ class TestTimelines:
             assert [point.executions for point in record.ask("timeline", {"skill_id": "a"}).points] == [2, 0, 1, 0]
             assert record.ask("activity").executions == [2, 0, 1, 0]
 
+    def test_days_before_the_first_step_count(self) -> None:
+        """With a call before the 366 days that are shown, all of them are; also if it comes late."""
+        with recorded([run("a", ago=1)]) as record:
+            record.check("activity", {"days": 3660})
+            record.commit([run("a", ago=400)])
+            assert len(record.ask("activity", {"days": 3660}).executions) == 366
+            record.check("activity", {"days": 3660})
+            record.check("timeline", {"skill_id": "a", "days": 3660})
+
     def test_events_of_the_future_are_left_out(self) -> None:
         """A clock that runs a year ahead does not stretch the axis."""
         with recorded([run("a"), run("a", ago=-365)]) as record:

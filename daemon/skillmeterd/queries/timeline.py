@@ -231,11 +231,11 @@ def _daily_calls(at: Snapshot, org_no: int, first_day: int) -> _Calls | None:
         calls = _Calls(steps)
         _count(at, org_no, calls, steps.first_day, yesterday)
         used = next((step for step, runs in enumerate(calls.executions) if runs), None)
-        if used is None and _was_used(at, org_no, first_day, steps.first_day - 1):
+        if _was_used(at, org_no, first_day, steps.first_day - 1):
             used = 0
         return None if used is None else calls.since(used)
 
-    found = at.closed(("activity", org_no, first_day), steps.first_day, yesterday, over)
+    found = at.closed(("activity", org_no), first_day, yesterday, over)  # the days before the steps matter too
     if found is None:
         return None
     calls = found.since(0)
