@@ -1,6 +1,7 @@
 """The commands that look at the record: tables for people, JSON for programs, clear errors, clean ends."""
 
 import contextlib
+import io
 import json
 import os
 import pty
@@ -15,9 +16,12 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from skillmeter.events import Execution, Health, Rating
 from skillmeterd.cli import group
+from skillmeterd.cli.frame import table
+from skillmeterd.cli.leaderboard import HEADINGS, SPARE
 from skillmeterd.rows import DAY_NS
 from skillmeterd.store import Chunk, Store
 
@@ -223,6 +227,47 @@ def test_top() -> None:
     assert b"\x1b[?1049h" in shown  # to the alternate screen
     assert shown.rindex(b"\x1b[?1049l") > shown.rindex(b"\x1b[?1049h")  # and back
     assert b"Traceback" not in shown
+
+
+@pytest.mark.parametrize(("width", "columns"), [(100, 9), (80, 6), (40, 3), (20, 2)])
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_narrow_terminal(width: int, columns: int, cut: bool) -> None:
+    """Columns go before a number is broken or a name has no room; with `cut` each row is on a line of its own."""
+    rows = [(n, "name" * 64, 12_345_678 // 10**n, 1234, 1234, 99.99, 1.5, 12.5, 999.25, 4.5) for n in (1, 2, 3)]
+    console = Console(width=width, file=io.StringIO())
+    console.print(table(HEADINGS, rows, width, SPARE, cut=cut))
+    assert isinstance(console.file, io.StringIO)
+    printed = console.file.getvalue().splitlines()
+    assert max(map(len, printed)) <= width
+    numbered = [line.split() for line in printed if line.split() and line.split()[0] in ("1", "2", "3")]
+    assert [len(words) for words in numbered] == [columns] * 3
+    assert numbered[0][1].startswith("namena")
+    assert not cut or len(printed) == 7
+    assert all(not word.endswith("…") for words in numbered for word in (words[0], *words[2:]))
+
+
+def test_top_goes_on_when_the_database_is_away(db: Path, tmp_path: Path) -> None:
+    """It keeps what it showed and says why it is not up to date; it goes on when the database is back."""
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "30"}
+    process = subprocess.Popen([*RUN, "top", "--every", "0.1"], stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+    os.close(theirs)
+
+    def shows(text: bytes, without: bytes = b"\0") -> bool:
+        screen = os.read(ours, 65536)
+        return text in screen and without not in screen
+
+    try:
+        wait_until(lambda: shows(b"parse_json"))
+        db.rename(tmp_path / "away.db")
+        wait_until(lambda: shows(b"not up to date: there is no database"))
+        (tmp_path / "away.db").rename(db)
+        wait_until(lambda: shows(b"parse_json", without=b"not up to date"))
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
 
 
 def test_top_into_a_pipe() -> None:

@@ -108,7 +108,7 @@ def _print_leaderboard(played: Played) -> None:
         for rank, skill in enumerate(played.outcome.skills, 1)
     ]
     click.echo()
-    print_table(headings, rows)
+    print_table(headings, rows, spare=("p50 ms", "p99 ms", "users"))
 
 
 def _print_ledger(played: Played) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 FC = TypeVar("FC", bound=Callable[..., Any] | click.Command)
 
+TEXT_CELLS: Final = 24  # of a column of text, before others are left out for it
+GAP_CELLS: Final = 3  # between columns
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
 
 
@@ -167,29 +169,63 @@ def print_json_line(value: object) -> None:
     click.echo(msgspec.json.encode(value).decode())
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table on stdout: numbers to the right, None as a dash, text on one line whatever it holds."""
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], spare: Sequence[str] = ()) -> None:
+    """Print a table on stdout: numbers to the right, None as a dash, text on one line whatever it holds.
+
+    Where the terminal is too narrow, columns are left out in the order of `spare`; into a pipe none is.
+    """
     from rich.console import Console
 
     # Into a pipe nothing is wrapped: a line is for grep and awk, not for a screen.
     width = None if sys.stdout.isatty() else 10_000
-    Console(markup=False, highlight=False, emoji=False, width=width).print(table(headings, rows))
+    console = Console(markup=False, highlight=False, emoji=False, width=width)
+    console.print(table(headings, rows, console.width, spare))
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> "Table":
-    """The table that `print_table` prints."""
+def table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    width: int,
+    spare: Sequence[str] = (),
+    *,
+    cut: bool = False,
+) -> "Table":
+    """The table that `print_table` prints; with `cut`, text that is too long ends in an ellipsis and takes one line."""
     from rich import box
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
-    cells = [list(row) for row in rows]
+    kept = [list(row) for row in rows]
+    columns = {heading: [row[at] for row in kept] for at, heading in enumerate(headings)}
+    room = {heading: max(map(cell_len, [heading, *map(_cell, values)])) for heading, values in columns.items()}
+    texts = {heading for heading, values in columns.items() if not _is_number(values)}
+
+    def free(for_each_text: int) -> int:
+        """What is left of the width when a text takes so much at most."""
+        taken = sum(min(room[heading], for_each_text) if heading in texts else room[heading] for heading in columns)
+        return width - taken - GAP_CELLS * len(columns)
+
+    for heading in spare:
+        if free(TEXT_CELLS) < 0:
+            del columns[heading]
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column, heading in enumerate(headings):
-        is_number = any(isinstance(row[column], (int, float)) for row in cells)
-        drawn.add_column(Text(heading), justify="right" if is_number else "left", overflow="fold")
-    for row in cells:
-        drawn.add_row(*(Text(_cell(value)) for value in row))
+    for heading in columns:
+        if heading in texts:
+            drawn.add_column(Text(heading), overflow="fold")
+        else:  # a number in two lines would be read as another
+            drawn.add_column(Text(heading), justify="right", no_wrap=True, overflow="ellipsis")
+    most = max(1, free(0) // max(1, len(texts & columns.keys())))
+    for at in range(len(kept)):
+        cells = [Text(_cell(values[at])) for values in columns.values()]
+        for cell in cells if cut else ():
+            cell.truncate(most, overflow="ellipsis")
+        drawn.add_row(*cells)
     return drawn
+
+
+def _is_number(values: Sequence[object]) -> bool:
+    return any(isinstance(value, (int, float)) for value in values)
 
 
 def _cell(value: object) -> str:

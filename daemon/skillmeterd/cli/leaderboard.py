@@ -9,6 +9,7 @@ from ..queries.params import METRICS, PERIODS
 from .frame import Context, db_path_option, json_option, org_option, pass_context, print_json, print_table
 
 HEADINGS = ("#", "skill", "score", "calls", "users", "success %", "p50 ms", "p95 ms", "p99 ms", "rating")
+SPARE = ("p50 ms", "p99 ms", "users", "rating", "p95 ms", "score", "success %", "calls")
 
 
 @click.command()
@@ -31,7 +32,7 @@ def command(
     if as_json:
         print_json(entries)
     else:
-        print_table(HEADINGS, map(row, entries))
+        print_table(HEADINGS, map(row, entries), SPARE)
 
 
 def row(entry: LeaderboardEntry) -> tuple[object, ...]:

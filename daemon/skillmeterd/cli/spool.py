@@ -43,7 +43,7 @@ def ls(context: Context, spool_dir: str | None, db_path: str | None, as_json: bo
         names = {"headless": [path.name for path in headless], "quarantine": [path.name for path in aside]}
         print_json({"spool_dir": settings.spool_dir, "journals": journals, **names})
         return
-    print_table(JOURNALS, map(_row, found))
+    print_table(JOURNALS, map(_row, found), spare=("age s", "pid", "attempted"))
     for path in headless:
         click.echo(f"left alone, as its journal's head is gone: {path.name!r}")
     if aside:

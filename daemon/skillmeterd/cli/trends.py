@@ -46,4 +46,5 @@ def command(context: Context, skill_id: str, days: int, org_id: str | None, db_p
             )
             for point in points
         ],
+        spare=("", "p50 ms", "p95 ms", "users"),
     )
