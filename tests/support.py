@@ -8,6 +8,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -301,6 +302,12 @@ def _of_events(keys: str) -> str:
 
 def _of_rollup(table: str, keys: str) -> str:
     return f"SELECT {keys}, {_SUMS} FROM {table} WHERE executions GROUP BY {keys} ORDER BY {keys}"
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has now."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        return int(taken.getsockname()[1])
 
 
 # Waiting.

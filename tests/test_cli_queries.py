@@ -25,7 +25,7 @@ from skillmeterd.cli.leaderboard import HEADINGS, SPARE
 from skillmeterd.rows import DAY_NS
 from skillmeterd.store import Chunk, Store
 
-from .support import wait_until
+from .support import DaemonProcess, free_port, wait_until
 
 RUN = [sys.executable, "-c", "from skillmeter._cli import main; main()"]
 
@@ -268,6 +268,26 @@ def test_top_goes_on_when_the_database_is_away(db: Path, tmp_path: Path) -> None
         process.kill()
         process.wait()
         os.close(ours)
+
+
+def test_a_daemon_that_is_elsewhere(tmp_path: Path, db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its address alone, queries are asked over the network; what needs the file says where it can run."""
+    questions = [["leaderboard"], ["usage", "parse_json"], ["trends", "parse_json"], ["top", "--period", "all"]]
+    expected = [skillmeter(*words, "--json").output for words in questions]
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    with DaemonProcess(tmp_path, env={"ANALYTICS_ENDPOINT": endpoint}) as daemon:
+        assert daemon.db_path == db
+        monkeypatch.delenv("ANALYTICS_DB_PATH")
+        monkeypatch.setenv("ANALYTICS_ENDPOINT", endpoint)
+        assert [skillmeter(*words, "--json").output for words in questions] == expected
+        wrong = skillmeter("usage", "parse_jsn")
+        assert (wrong.exit_code, "did you mean 'parse_json'?" in wrong.stderr) == (1, True)
+        for words in (["tail"], ["export", "x.csv"], ["backup", "x.db"], ["restore", "x.db"]):
+            result = skillmeter(*words)
+            assert (result.exit_code, "run this there" in result.stderr) == (1, True)
+        assert skillmeter("tail", "--no-follow", "--db-path", str(db)).exit_code == 0
+    gone = skillmeter("leaderboard")
+    assert (gone.exit_code, f"answered at {endpoint}" in gone.stderr) == (3, True)
 
 
 def test_top_into_a_pipe() -> None:

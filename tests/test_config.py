@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from skillmeter._version import __version__
 from skillmeter.errors import ConfigError
 from skillmeter.settings import CLIENT_TABLE, DAEMON_KEYS, ClientSettings, Setting, keys
-from skillmeterd.config import DAEMON_TABLE, TABLE, DaemonSettings, effective
+from skillmeterd.config import DAEMON_TABLE, TABLE, DaemonSettings, effective, find_database
 
 KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
 OTHER_KEY = "9M#(^yd]nx?$]r?EKh5u.lu<w{rfzu&mx=:H5puZ"
@@ -89,6 +89,27 @@ def test_tcp_beyond_the_host_needs_the_secret_key() -> None:
     settings = read({"ANALYTICS_ENDPOINT": "tcp://0.0.0.0:5555", **keys})
     assert settings.curve_secret is not None
     assert settings.curve_client_keys == (KEY,)
+
+
+@pytest.mark.parametrize(
+    ("env", "flags", "found"),
+    [
+        ({}, {}, "/home/ada/.toolweaver/analytics.db"),
+        ({"ANALYTICS_ENDPOINT": "ipc:///run/x.sock"}, {}, "/home/ada/.toolweaver/analytics.db"),
+        ({"ANALYTICS_ENDPOINT": "tcp://127.0.0.1:5555"}, {}, None),
+        ({"ANALYTICS_ENDPOINT": "tcp://db.example:5555", "ANALYTICS_CURVE_SERVER_KEY": KEY}, {}, None),
+        ({"ANALYTICS_ENDPOINT": "tcp://db.example:5555"}, {"db_path": "/copy.db"}, "/copy.db"),
+        ({"ANALYTICS_ENDPOINT": "tcp://db.example:5555", "ANALYTICS_DB_PATH": "/copy.db"}, {}, "/copy.db"),
+        (
+            {"ANALYTICS_ENDPOINT": "tcp://0.0.0.0:5555", "ANALYTICS_CURVE_SECRET": KEY},
+            {},
+            "/home/ada/.toolweaver/analytics.db",
+        ),
+    ],
+)
+def test_where_the_database_is(env: dict[str, str], flags: dict[str, str], found: str | None) -> None:
+    """With the tcp address of a daemon alone it is elsewhere; a file that is named, and a daemon's key, are of here."""
+    assert find_database({"HOME": "/home/ada", **env}, **flags) == (found and Path(found))
 
 
 @pytest.mark.parametrize("given", ["ANALYTICS_CURVE_SECRET", "ANALYTICS_CURVE_CLIENT_KEYS"])

@@ -194,6 +194,20 @@ class DaemonSettings(ClientSettings, frozen=True, kw_only=True):
         return base and f"{base.rstrip('/')}/v1/{signal}"
 
 
+def find_database(env: Mapping[str, str] = os.environ, **arguments: object) -> Path | None:
+    """For who only reads: the SQLite file, or None if the daemon is elsewhere, and the file with it.
+
+    It is elsewhere if its address is tcp, and the settings name neither a file nor a daemon's secret key. Raises
+    ConfigError with every mistake.
+    """
+    reader = Reader(env, arguments, "flag")
+    reader.read(TABLE)
+    fields = reader.finish()
+    is_named = fields["sources"]["ANALYTICS_DB_PATH"] != "default" or fields["curve_secret"] is not None
+    path: Path = fields["db_path"]
+    return path if is_named or not fields["endpoint"].startswith("tcp://") else None
+
+
 def effective(settings: DaemonSettings) -> Iterator[tuple[str, str | None, str]]:
     """Every setting: its variable, its value as text for people (None if it has none), and where that came from."""
     for name, field in [(CONFIG, "config_path"), *((row.name, row.field) for row in TABLE)]:

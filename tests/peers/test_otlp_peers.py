@@ -19,7 +19,7 @@ from skillmeterd.sinks import otlp
 from skillmeterd.sinks.otlp import Otlp
 
 from ..otlp_receiver import Database, Receiver, attributes, every_record, series
-from ..support import query, wait_until
+from ..support import free_port, query, wait_until
 from .programs import debian, missing, pypi
 
 TOKEN = "glc_s3cr3t"
@@ -96,12 +96,6 @@ def db(tmp_path: Path) -> Iterator[Database]:
     """A database with nothing in it."""
     with contextlib.closing(Database(tmp_path)) as database:
         yield database
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def make_certificate(certificate: Path, key: Path) -> None:

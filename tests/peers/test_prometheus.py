@@ -6,7 +6,6 @@ import math
 import random
 import re
 import shutil
-import socket
 import subprocess
 import urllib.error
 import urllib.parse
@@ -20,7 +19,7 @@ import pytest
 import skillmeterd
 
 from ..dashboards import promql, queries, variable
-from ..support import DaemonProcess, query, run_client, start_client, wait_until
+from ..support import DaemonProcess, free_port, query, run_client, start_client, wait_until
 from .programs import debian
 
 RULES = Path(skillmeterd.__file__).parent / "assets" / "prometheus"
@@ -130,12 +129,6 @@ class Prometheus:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, ConnectionError):
             return False
-
-
-def free_port() -> int:
-    """A port of loopback that nobody has now."""
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        return int(taken.getsockname()[1])
 
 
 @contextlib.contextmanager

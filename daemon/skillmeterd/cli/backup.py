@@ -17,7 +17,7 @@ from .frame import Context, Failure, db_path_option, json_option, pass_context, 
 @pass_context
 def command(context: Context, path: Path, force: bool, db_path: str | None, as_json: bool) -> None:
     """Copy the database to FILE, and check the copy. FILE appears when it is whole."""
-    source = context.daemon_settings(db_path=db_path).db_path
+    source = context.database(db_path)
     if not source.is_file():
         raise Failure(f"there is no database {source}")
     if not path.parent.is_dir():

@@ -52,7 +52,7 @@ def command(
         raise click.UsageError("FILE should end in .csv, .jsonl or .parquet, or give --format")
     if as_json and str(path) == "-":
         raise click.UsageError("--json prints the outcome to stdout, where the events go; give a FILE")
-    reader = Queries(context.daemon_settings(db_path=db_path).db_path).reader
+    reader = Queries(context.database(db_path)).reader
     before, last = events.span(reader)
     count = 0
     with output(path) as file, progress("exporting", last - before) as advance:

@@ -5,6 +5,7 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import click
@@ -14,10 +15,12 @@ from skillmeter.errors import ConfigError, DaemonUnavailable, SkillmeterError
 from skillmeter.parsers import printable
 from skillmeter.settings import ClientSettings
 
-from ..config import DaemonSettings
+from ..config import DaemonSettings, find_database
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from skillmeter.queries import Asker
 
 FC = TypeVar("FC", bound=Callable[..., Any] | click.Command)
 
@@ -39,6 +42,25 @@ class Context:
     def salvaged_settings(self, **flags: Any) -> tuple[DaemonSettings, list[str]]:
         """The daemon's settings as far as they are right, and every mistake in them."""
         return DaemonSettings.salvaged(config=self._config, **flags)
+
+    def database(self, db_path: str | None) -> Path:
+        """The database file. Raises ConfigError, or Failure if it is not here."""
+        path = find_database(config=self._config, db_path=db_path)
+        if path is None:
+            raise Failure(
+                "the daemon is elsewhere (ANALYTICS_ENDPOINT), and its database with it: run this there, or name a file"
+                " with --db-path; leaderboard, usage, trends and top work from here"
+            )
+        return path
+
+    def asker(self, db_path: str | None) -> "Asker":
+        """Who answers queries until the command ends: the database file, or a daemon elsewhere. Raises ConfigError."""
+        from .asker import DaemonAsker, FileAsker  # not for commands that ask nothing: they load SQLite
+
+        path = find_database(config=self._config, db_path=db_path)
+        asker = DaemonAsker(self.client_settings()) if path is None else FileAsker(path)
+        click.get_current_context().call_on_close(asker.close)
+        return asker
 
     def client_settings(self, **flags: Any) -> ClientSettings:
         """The client's settings, for a command that talks to a daemon. Raises ConfigError."""

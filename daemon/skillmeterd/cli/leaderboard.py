@@ -4,7 +4,6 @@ import click
 
 from skillmeter.results import LeaderboardEntry
 
-from ..queries import Queries
 from ..queries.params import METRICS, PERIODS
 from .frame import Context, db_path_option, json_option, org_option, pass_context, print_json, print_table
 
@@ -27,8 +26,7 @@ def command(
 
     Ranked so that little evidence does not win: 2 of 2 successes are behind 990 of 1000.
     """
-    queries = Queries(context.daemon_settings(db_path=db_path).db_path)
-    entries = queries.ask("leaderboard", {"metric": metric, "period": period, "limit": limit, "org_id": org_id})
+    entries = context.asker(db_path).get_leaderboard(limit, metric, period, org_id)
     if as_json:
         print_json(entries)
     else:

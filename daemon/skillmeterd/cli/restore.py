@@ -20,7 +20,7 @@ def command(context: Context, path: Path, db_path: str | None, as_json: bool) ->
     Processes that live send again what they still have of the time since the backup; what nobody has any more, the
     ledger counts as lost.
     """
-    target = context.daemon_settings(db_path=db_path).db_path
+    target = context.database(db_path)
     try:
         with progress("copying", None) as advance:
             kept = restore(path, target, advance)

@@ -31,7 +31,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Print events in the order in which they were committed, and go on until Ctrl-C."""
-    reader = Queries(context.daemon_settings(db_path=db_path).db_path).reader
+    reader = Queries(context.database(db_path)).reader
     before, end = events.span(reader)
     at = max(before, end - last)
     while True:

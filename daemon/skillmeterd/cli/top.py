@@ -12,7 +12,6 @@ from skillmeter.errors import SkillmeterError
 from skillmeter.parsers import printable
 from skillmeter.results import LeaderboardEntry
 
-from ..queries import Queries
 from ..queries.params import MAX_LIMIT, METRICS, PERIODS
 from .frame import Context, db_path_option, json_option, org_option, pass_context, print_json, table
 from .leaderboard import HEADINGS, SPARE, row
@@ -39,14 +38,11 @@ def command(
     from rich.console import Console
     from rich.live import Live
 
-    queries = Queries(context.daemon_settings(db_path=db_path).db_path)
+    asker = context.asker(db_path)
     console = Console(markup=False, highlight=False, emoji=False)
-    asked = {"metric": metric, "period": period, "org_id": org_id}
 
     def entries() -> list[LeaderboardEntry]:
-        limit = min(MAX_LIMIT, max(1, console.height - AROUND))
-        found: list[LeaderboardEntry] = queries.ask("leaderboard", {**asked, "limit": limit})
-        return found
+        return asker.get_leaderboard(min(MAX_LIMIT, max(1, console.height - AROUND)), metric, period, org_id)
 
     if as_json:
         print_json(entries())

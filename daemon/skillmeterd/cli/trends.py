@@ -2,7 +2,6 @@
 
 import click
 
-from ..queries import Queries
 from .frame import (
     Context,
     db_path_option,
@@ -26,8 +25,7 @@ BAR = 30  # characters of the busiest day
 @pass_context
 def command(context: Context, skill_id: str, days: int, org_id: str | None, db_path: str | None, as_json: bool) -> None:
     """Print a skill's days: calls, failures, users, latency."""
-    queries = Queries(context.daemon_settings(db_path=db_path).db_path)
-    points = queries.ask("trends", {"skill_id": skill_id, "days": days, "org_id": org_id})
+    points = context.asker(db_path).get_usage_trends(skill_id, days, org_id)
     if as_json:
         print_json(points)
         return

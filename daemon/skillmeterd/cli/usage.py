@@ -2,7 +2,6 @@
 
 import click
 
-from ..queries import Queries
 from .frame import (
     Context,
     db_path_option,
@@ -24,11 +23,10 @@ from .frame import (
 @pass_context
 def command(context: Context, skill_id: str, days: int, org_id: str | None, db_path: str | None, as_json: bool) -> None:
     """Print how a skill was used: calls, success, latency, users, ratings, health."""
-    queries = Queries(context.daemon_settings(db_path=db_path).db_path)
-    asked = {"skill_id": skill_id, "org_id": org_id}
-    facts = queries.ask("usage", {**asked, "days": days}).to_dict()
-    facts["health"] = queries.ask("health_score", {"skill_id": skill_id})
-    facts["adoption"] = queries.ask("adoption", asked).to_dict()
+    asker = context.asker(db_path)
+    facts = asker.get_skill_usage(skill_id, days, org_id).to_dict()
+    facts["health"] = asker.compute_health_score(skill_id)
+    facts["adoption"] = asker.get_adoption_metrics(skill_id, org_id).to_dict()
     if as_json:
         print_json(facts)
         return
