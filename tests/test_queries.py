@@ -61,10 +61,18 @@ class TestHonestRanking:
         with recorded([*[run("tried")] * 20, run("once", latency_ms=1.0)]) as record:
             assert self.order(record, "performance") == ["tried", "once"]
 
+    @pytest.mark.parametrize("metric", ["success_rate", "rating"])
+    def test_ties(self, metric: str) -> None:
+        """Of skills that are equal in all but how floats are rounded, the one with more executions is first."""
+        failures = [run(f"{number}", success=False) for number in range(1, 30) for _ in range(number)]
+        means = [Rating(NOW_NS, f"{number}", None, None, n) for number in range(1, 30) for n in (3, 4, 4) * number]
+        with recorded([*failures, *means]) as record:
+            assert self.order(record, metric) == [str(number) for number in range(29, 0, -1)]
+
     @staticmethod
     def order(record: Record, metric: str) -> list[str]:
         """The skills from the first place on."""
-        return [entry.skill_id for entry in record.ask("leaderboard", {"metric": metric})]
+        return [entry.skill_id for entry in record.ask("leaderboard", {"metric": metric, "limit": 100})]
 
 
 class TestReasons:

@@ -7,7 +7,8 @@
     performance   p95 latency in milliseconds, the lowest first. The p95 of fewer than MIN_RUNS executions is hardly
                   more than their slowest, so those come after all others
 
-A skill without anything that the metric counts has no place. Ties go to more executions, then to the name.
+A skill without anything that the metric counts has no place. Ties go to more executions, then to the name; scores that
+differ only by how floats were rounded are tied.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from .params import Ranking
 from .reader import Snapshot
 
 MIN_RUNS: Final = 20  # below, the 95th of a hundred lies beyond the last run
+_DIGITS: Final = 12  # after the point: Wilson's lower end of 0 of 3 comes out as 5e-17, that of 0 of 4 as 0
 
 Scores = Mapping[int, float]
 
@@ -38,7 +40,8 @@ def leaderboard(at: Snapshot, asked: Ranking) -> list[LeaderboardEntry]:
     def place(no: int) -> tuple[object, ...]:
         runs = counts.get(no, nothing).executions
         too_few = lowest_first and runs < MIN_RUNS
-        return too_few, scores[no] if lowest_first else -scores[no], -runs, board.names[no]
+        score = round(scores[no], _DIGITS)
+        return too_few, score if lowest_first else -score, -runs, board.names[no]
 
     first = sorted(scores, key=place)[: asked.limit]
     standings = board.standings(first)
