@@ -67,7 +67,7 @@ class Record:
     def check(self, method: str, params: Mapping[str, Any]) -> None:
         """The answer, or that there is none, is that of the plain recomputation."""
         try:
-            wanted = ANSWERS[method](History(self.events, self.now_ns, self.kept), **params)
+            wanted = ANSWERS[method](History(self.events, self.now_ns, self.kept, self._commit_days), **params)
         except Unknown:
             with pytest.raises(QueryError, match="nothing was recorded of a skill"):
                 self.ask(method, params)

@@ -39,6 +39,8 @@ class History:
     now_ns: int
     kept: int
     """How many events, from the end, are still there one by one."""
+    commit_days: Sequence[int]
+    """The day on which each was committed."""
 
     @property
     def today(self) -> int:
@@ -63,6 +65,13 @@ class History:
     def last_days(self, days: int) -> int:
         """The first of them; the last is today."""
         return self.today - days + 1
+
+    def told_since_ns(self, first: int) -> int | None:
+        """From when on events are told one by one: None from this day on, unless some committed since are deleted."""
+        deleted = self.commit_days[: len(self.events) - self.kept]
+        if not deleted or max(deleted) < first:
+            return None
+        return max(first * DAY_NS, self.latest[0].recorded_at_ns if self.latest else self.now_ns)
 
     def known(self, skill: str) -> None:
         """Raises Unknown."""
@@ -363,15 +372,22 @@ def breakdown(of: History, skill_id: str, days: int = 30, org_id: str | None = N
     of.known(skill_id)
     first = of.last_days(days)
     runs, stars = of.runs(skill_id, org_id, first), of.ratings(skill_id, org_id, first)
-    still_there = [event for event in of.latest if event in runs]
-    failed = Counter(run.error_type for run in still_there if not run.success)
+    since_ns = of.told_since_ns(first)
+    failed = Counter(
+        run.error_type
+        for run in of.latest
+        if isinstance(run, Execution)
+        and _is_meant(run, skill_id, org_id, first, None)
+        and not run.success
+        and run.recorded_at_ns >= (since_ns or 0)
+    )
     return {
         **_interval(runs),
         "users": _parts(runs, lambda run: run.user_id),
         "users_since": None,
         "orgs": _parts(runs, lambda run: run.org_id),
         "errors": Parts({name: (count, count) for name, count in failed.items()}),
-        "errors_since": None,
+        "errors_since": time_of(since_ns),
         "ratings": [stars.count(value) for value in range(1, 6)],
     }
 

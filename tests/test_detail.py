@@ -39,6 +39,12 @@ class TestTimelines:
         assert not found.is_complete
         assert sum(point.executions for point in found.points) in (10, 11)
 
+    def test_late_events_do_not_make_a_look_seem_complete(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An event of yesterday before the look says nothing of those of today that came before it."""
+        monkeypatch.setattr(recent, "LOOK_BACK", 2)
+        with recorded([run("a"), run("a"), run("b", ago=1), run("b", ago=1), run("a")]) as record:
+            assert not record.ask("timeline", {"skill_id": "a"}).is_complete
+
     def test_late_events_of_days_that_are_over_are_seen(self) -> None:
         """What was remembered of a day holds no longer when an event is added to it."""
         with recorded([run("a", ago=3)]) as record:
@@ -89,6 +95,23 @@ class TestBreakdown:
         with recorded([*failed, run("a"), run("b", success=False)]) as record:
             errors = record.ask("breakdown", {"skill_id": "a"}).errors
         assert [(part.name, part.failures) for part in errors] == [("KeyError", 2), (None, 1)]
+
+    def test_errors_of_deleted_events(self) -> None:
+        """Failures whose events were deleted have no type any more: the answer says from when on there is one."""
+        with recorded([run("a", success=False)]) as record:
+            record.now_ns += 9 * DAY_NS
+            record.commit([run("a", ago=-8, success=False)])
+            assert record.ask("breakdown", {"skill_id": "a"}).errors_since is None
+            record.cleanup(7)
+            found = record.ask("breakdown", {"skill_id": "a"})
+            assert at_s(found.errors_since) == (NOW_NS + 8 * DAY_NS) / 1e9
+            assert [part.failures for part in found.errors] == [1]
+            record.now_ns += 9 * DAY_NS
+            record.cleanup(7)
+            found = record.ask("breakdown", {"skill_id": "a"})
+            assert at_s(found.errors_since) == record.now_ns / 1e9
+            assert found.errors == []
+            assert record.ask("breakdown", {"skill_id": "a", "days": 7}).errors_since is None
 
     def test_at_most_ten_of_each(self) -> None:
         """Of many users the ten with most calls are told."""
