@@ -77,6 +77,24 @@ def test_check_tells_every_mistake(tmp_path: Path) -> None:
     assert mistakes[1].startswith(f"  PROMETHEUS_PORT ({path}): ")
 
 
+def test_check_as_json(tmp_path: Path) -> None:
+    """The same for programs: every mistake, exit code 1; none, exit code 0."""
+    result = skillmeter("config", "check", "--json", env={"ANALYTICS_BACKEND": "mongo", "PROMETHEUS_PORT": "x"})
+    mistakes = json.loads(result.stdout)["mistakes"]
+    assert (result.exit_code, [mistake.split()[0] for mistake in mistakes]) == (
+        1,
+        ["ANALYTICS_BACKEND", "PROMETHEUS_PORT"],
+    )
+    result = skillmeter("config", "check", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (0, {"mistakes": []})
+
+
+def test_a_command_that_is_meant() -> None:
+    """A mistyped command is wrong usage, with the one that may be meant."""
+    result = skillmeter("leaderbord")
+    assert (result.exit_code, "Did you mean 'leaderboard'?" in result.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("words", [["frobnicate"], ["config", "frobnicate"], ["--frobnicate"], ["config", "show", "x"]])
 def test_wrong_usage(words: list[str]) -> None:
     """What the command line does not know is exit code 2."""

@@ -107,6 +107,8 @@ def test_spool_drain_gives_up_in_time(tmp_path: Path):
         result = skillmeter(daemon, "spool", "drain", "--timeout", "0.5")
         assert result.returncode == 1
         assert "1 journals of ended processes are left" in result.stdout
+        told = skillmeter(daemon, "spool", "drain", "--timeout", "0.1", "--json")
+        assert (told.returncode, json.loads(told.stdout)) == (1, {"left": 1})
 
 
 def test_spool_repair_shows_first_and_puts_back_on_request(tmp_path: Path):

@@ -2,8 +2,10 @@
 
 import click
 
+from skillmeter.errors import ConfigError
+
 from ..config import effective
-from .frame import Context, json_option, pass_context, print_json, print_table
+from .frame import Context, Failure, json_option, pass_context, print_json, print_table
 
 
 @click.group()
@@ -24,8 +26,19 @@ def show(context: Context, as_json: bool) -> None:
 
 
 @command.command()
+@json_option()
 @pass_context
-def check(context: Context) -> None:
+@click.pass_context
+def check(ctx: click.Context, context: Context, /, as_json: bool) -> None:
     """Exit 1 with every mistake in the settings, 0 if there is none."""
-    context.daemon_settings()
-    click.echo("The settings are right.")
+    try:
+        context.daemon_settings()
+    except ConfigError as error:
+        if not as_json:
+            raise
+        print_json({"mistakes": error.problems})
+        ctx.exit(Failure.exit_code)
+    if as_json:
+        print_json({"mistakes": []})
+    else:
+        click.echo("The settings are right.")

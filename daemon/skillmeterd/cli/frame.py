@@ -1,6 +1,7 @@
 """The frame: what all commands share - lazy loading, settings, options, exit codes of errors, tables and JSON."""
 
 import contextlib
+import difflib
 import importlib
 import json
 import sys
@@ -147,6 +148,16 @@ class Frame(click.Group):
             return None
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first word names; for one that there is not, the one that may be meant."""
+        name = args[0]
+        close = difflib.get_close_matches(name, self._modules, n=1)
+        if close and name not in self._modules and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {name!r}. Did you mean {close[0]!r}?")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; Ctrl-C is no error, and what the operator can act on needs no traceback."""

@@ -59,10 +59,11 @@ def _row(one: backlog.Waiting) -> tuple[object, ...]:
 @click.option("--timeout", "timeout_s", type=float, default=60.0, show_default=True, help="Seconds at most.")
 @db_path_option
 @spool_dir_option
+@json_option("Print the outcome as JSON.")
 @pass_context
 @click.pass_context
 def drain(
-    ctx: click.Context, context: Context, /, timeout_s: float, db_path: str | None, spool_dir: str | None
+    ctx: click.Context, context: Context, /, timeout_s: float, db_path: str | None, spool_dir: str | None, as_json: bool
 ) -> None:
     """Get the journals of ended processes into the database; if a daemon runs, wait until it has done that.
 
@@ -82,7 +83,10 @@ def drain(
         finally:
             instance.release()
     left = backlog.ended(folder)
-    click.echo(f"{left} journals of ended processes are left." if left else "Nothing of ended processes is left.")
+    if as_json:
+        print_json({"left": left})
+    else:
+        click.echo(f"{left} journals of ended processes are left." if left else "Nothing of ended processes is left.")
     if left:
         ctx.exit(Failure.exit_code)
 
