@@ -10,12 +10,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skillmeter.errors import QueryError
-from skillmeter.events import Rating
+from skillmeter.events import Event, Execution, Health, Rating
 from skillmeter.results import LeaderboardEntry, SkillUsage
 from skillmeterd.errors import StoreUnavailable
-from skillmeterd.queries import METHODS, Queries
+from skillmeterd.queries import METHODS, Queries, events, recommend
 
-from .histories import MIDNIGHT_NS, NOW_NS, Chapter, Record, check_life, lives, nows, questions, recorded, run
+from .histories import (
+    MIDNIGHT_NS,
+    NOW_NS,
+    ORGS,
+    SKILLS,
+    Chapter,
+    Record,
+    check_life,
+    lives,
+    nows,
+    questions,
+    recorded,
+    run,
+)
 from .recomputation import DAY_NS
 
 
@@ -92,6 +105,73 @@ class TestReasons:
         with recorded([run(ago=8), run(), run()]) as record:
             (found,) = record.ask("recommend", {"user_id": "nobody"})
         assert (found.kind, found.reason) == ("trending", "2 executions in the last 7 days, 1 in the 7 days before")
+
+
+class TestManyUsers:
+    """More users than a recommendation looks at."""
+
+    @given(
+        st.lists(st.tuples(st.integers(0, 30), st.integers(0, 4), st.sampled_from([None, "o1"])), min_size=60),
+        st.sampled_from([None, "o1"]),
+    )
+    @settings(max_examples=30)
+    def test_the_most_similar_ones_count(self, uses: list[tuple[int, int, str | None]], org: str | None) -> None:
+        """The 20 that share most; of equals, those who were seen first."""
+        used = [run("abcde"[skill], user=f"u{user}", org=of) for user, skill, of in uses]
+        with recorded([run("a", user="u0", org="o1")], used) as record:
+            record.check("recommend", {"user_id": "u0", "org_id": org, "limit": 10})
+
+    def test_of_equals_the_first_count(self) -> None:
+        """Of 25 users who share one skill the first 20 are looked at."""
+        others = [run(skill, user=f"u{n}") for n in range(25) for skill in ("a", f"{n:02}")]
+        with recorded([run("a", user="me")], others) as record:
+            found = record.ask("recommend", {"user_id": "me", "limit": 20})
+            assert [entry.skill_id for entry in found] == [f"{n:02}" for n in range(20)]
+
+    def test_rare_skills_come_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """When there are too many users to look at all, those of the least executed skills are looked at."""
+        monkeypatch.setattr(recommend, "MAX_ROWS", 2)
+        common = [run("common", user=user) for user in ("me", "c", "c", "c")] + [run("of c", user="c")]
+        rare = [run("rare", user=user) for user in ("me", "r1", "r2")] + [run("of r", user="r1")]
+        with recorded([*common, *rare]) as record:
+            found = record.ask("recommend", {"user_id": "me"})
+            assert [(entry.skill_id, entry.kind) for entry in found] == [
+                ("of r", "collaborative"),
+                ("of c", "trending"),
+            ]
+
+
+class TestEvents:
+    """The record itself, as `tail` and `export` read it."""
+
+    @given(lives, st.sampled_from([None, *SKILLS]), st.sampled_from(ORGS))
+    @settings(max_examples=40)
+    def test_are_those_that_were_committed(self, life: list[Chapter], skill: str | None, org: str | None) -> None:
+        """In that order, each once, but for those that were deleted; of all skills and orgs, or of one."""
+        with pytest.MonkeyPatch.context() as patch, recorded() as record:
+            patch.setattr(events, "PIECE", 3)
+            for chapter in life:
+                chapter.happen(record)
+                reader = record.queries.reader
+                pieces = events.pieces(reader, *events.span(reader), skill_id=skill, org_id=org)
+                found = [row[1:] for _, rows in pieces for row in rows]
+                kept = record.events[len(record.events) - record.kept :]
+                assert found == [
+                    row for row in map(self.row, kept) if skill in (None, row[2]) and org in (None, row[4])
+                ]
+
+    @staticmethod
+    def row(event: Event) -> tuple[object, ...]:
+        """The columns after the id."""
+        who = None if isinstance(event, Health) else event.user_id
+        org = None if isinstance(event, Health) else event.org_id
+        kind = type(event).__name__.lower()
+        head = (event.recorded_at_ns, kind, event.skill_id, who, org)
+        if isinstance(event, Execution):
+            return (*head, int(event.success), event.latency_ms, None, None, event.error_type, None, None)
+        if isinstance(event, Rating):
+            return (*head, None, None, event.rating, None, None, None, None)
+        return (*head, None, None, None, event.score, None, None, None)
 
 
 class TestUsersInAnyOrder:
