@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h11
 import pytest
 
 from skillmeterd.config import DaemonSettings
@@ -395,6 +396,41 @@ def test_behind_a_body_no_request_is_answered(serve: Serve, method: bytes, lengt
 def test_a_body_is_not_waited_for(serve: Serve) -> None:
     """A request that promises gigabytes is answered at once; what it sends is not kept."""
     assert status_of(serve(), HEAD + b"Content-Length: 9999999999\r\n\r\n") == 200
+
+
+def test_a_body_in_tiny_pieces_is_not_taken_apart(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody reads it, and each of its pieces would take the event loop's time from everybody else."""
+    go_on, events = threading.Event(), []
+    next_event = h11.Connection.next_event
+
+    def counted(self: h11.Connection) -> object:
+        events.append(next_event(self))
+        return events[-1]
+
+    monkeypatch.setattr(h11.Connection, "next_event", counted)
+    listener = serve({"/slow": Route(lambda _: Response(200, b"done" if go_on.wait(60) else b""))})
+    ask = HEAD.replace(b"/open", b"/slow") + b"Transfer-Encoding: chunked\r\n\r\n"
+    with contextlib.closing(connect(listener, ask + b"1\r\nx\r\n" * 50_000)) as client:
+        go_on.set()
+        assert client.recv(12) == b"HTTP/1.1 200"
+    assert len(events) < 1000
+
+
+def test_who_sends_ahead_gives_way(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With as many being served as may be, the next of many requests on one connection is not; a new client's is."""
+    go_on = threading.Event()
+    monkeypatch.setattr(connection, "MAX_SERVED", 2)
+    listener = serve({"/slow": Route(lambda _: Response(200, b"done" if go_on.wait(60) else b"")), **ROUTES})
+    with contextlib.ExitStack() as stack:
+        slow = [
+            stack.enter_context(contextlib.closing(connect(listener, HEAD.replace(b"/open", b"/slow") + b"\r\n")))
+            for _ in range(3)
+        ]
+        stack.callback(go_on.set)
+        assert answer_to(listener, (HEAD + b"\r\n") * 3).count(b"HTTP/1.1 200") == 1
+        assert get(listener, "/open")[0] == 200
+        go_on.set()
+        assert [client.recv(12) for client in slow] == [b"HTTP/1.1 200"] * 3
 
 
 def test_long_queries_hold_up_neither_scrapes_nor_probes(serve: Serve) -> None:

@@ -23,6 +23,7 @@ IDLE_S: Final = 90.0  # from an answer to the end of the next request's headers;
 ANSWER_S: Final = 60.0  # from a request's headers until its answer has been sent
 MAX_WAITING: Final = 64  # connections without a whole request
 MAX_SERVED: Final = 24  # connections with one
+PIECE_BYTES: Final = 4096  # of what comes, parsed at once: a body's beginning is in the last piece at most
 RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on closing, drop what was not sent
 
 
@@ -32,6 +33,11 @@ class Room:
     def __init__(self) -> None:
         self.waiting: dict[Connection, None] = {}
         self.served: dict[Connection, None] = {}
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more are served than may be, all of them waiting for our threads."""
+        return len(self.served) > MAX_SERVED
 
     def wait(self, connection: "Connection") -> None:
         """A connection waits for a request."""
@@ -90,10 +96,13 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Some of a request, or all of it, or more."""
+        """Some of a request, or all of it, or more. A body is not looked at: its pieces could be a byte each."""
         before = self.cycle
         try:
-            super().data_received(data)
+            for at in range(0, len(data), PIECE_BYTES):
+                if self.conn.their_state is h11.SEND_BODY or self.transport.is_closing():
+                    break
+                super().data_received(data[at : at + PIECE_BYTES])
         except h11.LocalProtocolError:  # rubbish behind a request that is still being answered
             self.abort()
         self._note_request(before)
@@ -114,6 +123,8 @@ class Connection(H11Protocol):
     def on_response_complete(self) -> None:
         """The whole answer has been handed to the socket; the next request may be there already."""
         before = self.cycle
+        if self._room.is_full and self.conn.trailing_data[0]:  # who sends ahead gives way
+            self.transport.close()
         if not self.transport.is_closing():
             self._room.wait(self)
             self._expect(IDLE_S)

@@ -5,6 +5,7 @@ It does nothing while nobody asks. The socket is bound by the thread that starts
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import socket
 import ssl
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 BACKLOG: Final = 128
 MAX_ARRIVING: Final = 64  # connections in their TLS handshake; past it the oldest gives way
+MAX_ACCEPTED: Final = 8  # in a turn of the event loop; with many more, the first give way before they could ask
 ACCEPT_RETRY_S: Final = 1.0  # when no descriptor is left
 TLS_HANDSHAKE_S: Final = 5.0
 TLS_SHUTDOWN_S: Final = 2.0
@@ -100,7 +102,7 @@ async def _accept(bound: socket.socket, tls: ssl.SSLContext | None, made: Callab
     """Let connections in. The event loop's own server would hold as many handshakes as there are descriptors."""
     arriving: OrderedDict[asyncio.Task[None], None] = OrderedDict()
     bound.setblocking(False)
-    while True:
+    for number in itertools.count():
         try:
             client, _ = await asyncio.get_running_loop().sock_accept(bound)
         except ConnectionAbortedError:
@@ -113,7 +115,8 @@ async def _accept(bound: socket.socket, tls: ssl.SSLContext | None, made: Callab
         task = asyncio.create_task(_let_in(client, tls, made))
         arriving[task] = None
         task.add_done_callback(lambda done: arriving.pop(done, None))
-        await asyncio.sleep(0)  # or it would be accepted, and given up, before its handshake has begun
+        if not number % MAX_ACCEPTED:
+            await asyncio.sleep(0)  # or they would be accepted, and given up, before their handshakes have begun
 
 
 async def _let_in(client: socket.socket, tls: ssl.SSLContext | None, made: Callable[[], Connection]) -> None:
