@@ -136,7 +136,7 @@ def _response(description: str, schema: Any, headers: Mapping[str, str]) -> dict
 
 
 def _parameters(takes: type[Params]) -> list[dict[str, Any]]:
-    """A struct's fields as parameters in the query."""
+    """A struct's fields as parameters in the query. All examples together are a question that has an answer."""
     _, components = msgspec.json.schema_components([takes])
     struct = components[takes.__name__]
     return [
@@ -145,7 +145,7 @@ def _parameters(takes: type[Params]) -> list[dict[str, Any]]:
             "in": "query",
             "required": name in struct["required"],
             "description": _PARAMETERS[name].text,
-            "example": _PARAMETERS[name].example,
+            **({} if name == "days" and "period" in struct["properties"] else {"example": _PARAMETERS[name].example}),
             "schema": _value(schema, _PARAMETERS[name].one_of),
         }
         for name, schema in struct["properties"].items()
