@@ -193,7 +193,8 @@ def give_back(db: sqlite3.Connection, max_pages: int, kept_share: int) -> int:
     pages, free = _pages(db)
     if free <= pages // kept_share:
         return 0
-    db.execute(f"PRAGMA incremental_vacuum({max_pages:d})").fetchall()
+    for _ in range(min(max_pages, free)):  # one by one: of a larger number Python's module does the first
+        db.execute("PRAGMA incremental_vacuum(1)")
     return pages - _pages(db)[0]
 
 
