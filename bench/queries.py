@@ -26,6 +26,7 @@ import msgspec
 from skillmeter.errors import QueryError
 from skillmeterd.queries import Queries
 from skillmeterd.queries.params import METRICS, PERIODS
+from skillmeterd.retention import SEEN
 from skillmeterd.rows import DAY_NS
 from skillmeterd.store import Chunk, Store
 
@@ -77,11 +78,11 @@ def _build(path: Path, args: argparse.Namespace) -> None:
     large = Store.open(part, clock_ns=lambda: clock_ns[0])
     for day in range(TODAY - args.days + 1, TODAY):
         clock_ns[0] = day * DAY_NS + DAY_NS // 2
-        large.commit([_chunk(day, 0, args.events // args.days, args)])
+        _record(large, _chunk(day, 0, args.events // args.days, args))
         gc.collect()
     with tempfile.TemporaryDirectory() as folder:
         small = Store.open(Path(folder) / "small.db", clock_ns=lambda: clock_ns[0])
-        small.commit([_chunk(TODAY - 1, 0, args.events // args.days, args)])
+        _record(small, _chunk(TODAY - 1, 0, args.events // args.days, args))
         clock_ns[0] = NOW_NS
         _compare(small, large, args, "first uses")
         _compare(small, large, argparse.Namespace(**{**vars(args), **USUAL}), "users that come back")
@@ -98,7 +99,7 @@ def _compare(small: Store, large: Store, args: argparse.Namespace, what: str) ->
         chunk = _chunk(TODAY, start, count, args)
         for name, store in (("small", small), ("large", large)) if number % 2 else (("large", large), ("small", small)):
             began_s = clock_s()
-            store.commit([chunk])
+            _record(store, chunk)
             spent_s[name] += clock_s() - began_s
         gc.collect()
     rates = [
@@ -106,6 +107,13 @@ def _compare(small: Store, large: Store, args: argparse.Namespace, what: str) ->
         for name, rows in (("small", events), ("large", args.events - events))
     ]
     print(f"recording {what}: {', '.join(rates)}; ratio {spent_s['small'] / spent_s['large']:.2f}")
+
+
+def _record(store: Store, chunk: Chunk) -> None:
+    """Commit, and put in order what the daemon would between this group and the next ones."""
+    store.commit([chunk])
+    while store.settle_seen(SEEN):
+        pass
 
 
 def _groups(events: int) -> Iterator[tuple[int, int]]:

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skillmeter.errors import QueryError
 from skillmeter.events import Execution
-from skillmeterd import migrations, seen
+from skillmeterd import counts, migrations, retention, seen
 from skillmeterd.errors import StoreUnavailable
+from skillmeterd.queries import Queries
+from skillmeterd.retention import Retention
 from skillmeterd.rows import DAY_NS
 from skillmeterd.store import Chunk, Store
 
@@ -27,7 +30,8 @@ runs = st.builds(
     st.sampled_from([None, "o", "p"]),
     st.sampled_from([None, "u", "v", "w"]),
 )
-histories = st.lists(st.lists(runs, max_size=12), max_size=6)
+group = st.lists(runs, max_size=12)
+histories = st.lists(group, max_size=6)
 
 
 @contextmanager
@@ -64,25 +68,50 @@ def check(path: Path, events: Sequence[Execution]) -> None:
         )
         pairs = {no: names for no, *names in db.execute("SELECT id, skill_id, org_id FROM pair")}
 
+        def place(skill: int, org: int) -> tuple[object, ...]:
+            if skill == seen.ANY_SKILL:
+                return (0,) if org == seen.ANY_ORG else (1, orgs.get(org))
+            return 3, skills[skill], orgs.get(org)
+
+        found: dict[tuple[object, ...], int] = {}
+        for table in ("seen", "seen_recent"):  # where both have a row, the second holds
+            for skill, org, user, day in db.execute(f"SELECT * FROM {table}"):
+                assert found.get((*place(skill, org), users[user]), 0) <= day
+                found[*place(skill, org), users[user]] = day
+        assert found == {key: day for key, day in last.items() if key[0] != 2}
+
         def name(scope: int, no: int) -> tuple[object, ...]:
             return (scope, *((), (orgs.get(no),), (skills.get(no),), pairs.get(no, ()))[scope])
 
-        found = {(*name(s, no), users[user]): day for s, no, user, day in db.execute("SELECT * FROM seen")}
-        assert found == last
-        counts = {(*name(s, no), day): n for s, no, day, n in db.execute("SELECT * FROM last_seen WHERE users")}
-        assert counts == Counter((*key[:-1], day) for key, day in last.items())
+        counted = {
+            (*name(scope, no), day): users_of_day
+            for scope, no, encoded in db.execute("SELECT * FROM last_seen")
+            for day, users_of_day in counts.decode(encoded).items()
+        }
+        assert counted == Counter((*key[:-1], day) for key, day in last.items())
         daily = db.execute("SELECT day, skill_no, users FROM skill_daily WHERE users")
         assert {(day, skills[no]): n for day, no, n in daily} == {key: len(who) for key, who in of_day.items()}
 
 
-@given(histories, st.sampled_from([0, 5, 1000]))
-def test_users_are_counted_exactly(history: list[list[Execution]], remembered: int) -> None:
-    """Late days, several orgs, absent users; with much, little and nothing remembered from one group to the next."""
+steps = st.lists(st.integers(1, 9), max_size=3)
+
+
+@given(st.lists(st.tuples(group, steps), max_size=6), st.sampled_from([0, 5, 1000]), st.sampled_from([0, 4, 1000]))
+def test_users_are_counted_exactly(
+    history: list[tuple[list[Execution], list[int]]], remembered: int, recent: int
+) -> None:
+    """Late days, several orgs, absent users; with much, little and nothing remembered from one group to the next.
+
+    Between two groups, what is recent is merged in steps: not at all, in part, or all of it.
+    """
     with pytest.MonkeyPatch.context() as patch, opened() as store:
         patch.setattr(seen, "MAX_REMEMBERED", remembered)
-        for group in history:
-            commit(store, group)
-        check(store.path, [run for group in history for run in group])
+        patch.setattr(seen, "MAX_RECENT", recent)
+        for runs, rows in history:
+            commit(store, runs)
+            for limit in rows:
+                store.settle_seen(limit)
+        check(store.path, [run for runs, _ in history for run in runs])
 
 
 @given(histories, st.integers(0, 5))
@@ -125,7 +154,6 @@ def test_a_database_that_kept_it_by_triggers_goes_on(tmp_path: Path, monkeypatch
                 INSERT INTO pair_daily (id, day, pair_id) VALUES (1, {DAY}, 1), (2, {DAY - 2}, 2);
                 INSERT INTO user_daily VALUES (1, 1, 1, 1, 1.0, 1.0, 1.0), (2, 2, 1, 1, 1.0, 1.0, 1.0);"""
         )
-    check(tmp_path / "a.db", old)
     monkeypatch.setattr(migrations, "_scripts", lambda: every)
     new = [
         Execution((DAY - ago) * DAY_NS, "a", user, org, True, 1.0)
@@ -136,3 +164,58 @@ def test_a_database_that_kept_it_by_triggers_goes_on(tmp_path: Path, monkeypatch
     with closing(Store.open(tmp_path / "a.db", clock_ns=lambda: 1)) as store:
         commit(store, new)
     check(tmp_path / "a.db", [*old, *new])
+
+
+@settings(max_examples=30)  # each opens two databases
+@given(histories, st.lists(st.integers(1, 9), max_size=3))
+def test_merging_what_is_recent_changes_no_answer(history: list[list[Execution]], limits: list[int]) -> None:
+    """Not in part, nor as a whole, nor with more commits after it: compared with a record that is never merged."""
+    questions: list[tuple[str, dict[str, object]]] = [
+        (method, {**who, "org_id": org})
+        for org in (None, "o", "p")
+        for method, whos in (("adoption", ({"skill_id": "a"},)), ("recommend", ({"user_id": "u"}, {"user_id": "w"})))
+        for who in whos
+    ]
+
+    def answers(store: Store) -> list[object]:
+        with closing(Queries(store.path, clock_ns=lambda: DAY * DAY_NS + 1)) as queries:
+            return [_answer(queries, *question) for question in questions]
+
+    with pytest.MonkeyPatch.context() as patch, opened() as merged, opened() as plain:
+        patch.setattr(seen, "MAX_RECENT", 0)
+        for runs in history:
+            commit(plain, runs)
+            commit(merged, runs)
+            for limit in limits:
+                merged.settle_seen(limit)
+                assert answers(merged) == answers(plain)
+        while merged.settle_seen(100):
+            pass
+        assert merged._session is not None
+        assert merged._session.db.execute("SELECT count(*) FROM seen_recent").fetchone() == (0,)
+        assert answers(merged) == answers(plain)
+
+
+def _answer(queries: Queries, method: str, params: dict[str, object]) -> object:
+    try:
+        return queries.ask(method, params)
+    except QueryError as error:  # a skill that is not there yet
+        return str(error)
+
+
+def test_the_daemon_merges_what_is_recent_between_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step at a time, and only once it has grown."""
+    monkeypatch.setattr(seen, "MAX_RECENT", 5)
+    monkeypatch.setattr(retention, "SEEN", 4)
+    with closing(Store.open(tmp_path / "a.db", clock_ns=lambda: DAY * DAY_NS)) as store:
+        assert store._session is not None
+        turns = Retention(store, 0, lambda: DAY * DAY_NS)
+        users = ["u", "v", "w"]
+        left = []
+        for user in users:  # each is seen anywhere, in no org, and with the skill
+            commit(store, [Execution(DAY * DAY_NS, "a", user, None, True, 1.0)])
+            steps = 0
+            while turns.step():
+                steps += 1
+            left.append((steps, store._session.db.execute("SELECT count(*) FROM seen_recent").fetchone()[0]))
+        assert left == [(0, 3), (2, 0), (0, 3)]

@@ -6,7 +6,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skillmeterd.sketch import ACCURACY, SMALLEST, ZERO_BIN, Sketch, merge_encoded
+from skillmeterd.counts import add_encoded
+from skillmeterd.sketch import ACCURACY, SMALLEST, ZERO_BIN, Sketch
 
 latencies = st.lists(st.one_of(st.floats(0, 1e15), st.floats(0, 0.01)), min_size=1, max_size=300)
 quantiles = st.floats(0, 1)
@@ -26,7 +27,7 @@ def test_merging_two_sketches_gives_the_sketch_of_all_values(left: list[float], 
     """Exactly, in both orders, and through the bytes."""
     whole = Sketch.of(left + right)
     for first, second in ((left, right), (right, left)):
-        merged = Sketch.decode(merge_encoded(Sketch.of(first).encode(), Sketch.of(second).encode()))
+        merged = Sketch.decode(add_encoded(Sketch.of(first).encode(), Sketch.of(second).encode()))
         assert merged.bins == whole.bins
         assert merged.count == len(left) + len(right)
 
@@ -43,7 +44,7 @@ def test_adding_in_parts_gives_the_sketch_of_all_values(parts: list[list[float]]
 def test_a_missing_sketch_merges_as_an_empty_one() -> None:
     """The first sketch of a series is its own merge."""
     new = Sketch.of([1.0, 2.0]).encode()
-    assert merge_encoded(None, new) == new
+    assert add_encoded(None, new) == new
 
 
 def test_an_empty_sketch_has_no_quantile() -> None:

@@ -14,7 +14,6 @@ from typing import Final
 from . import folders
 from .errors import NetworkFileSystem, StoreUnavailable
 from .migrations import check, migrate
-from .sketch import merge_encoded
 
 _BUSY_TIMEOUT_S: Final = 2  # another program's lock; longer, and clients would wait for acks behind it
 _CACHE_KIB: Final = 32_768  # of pages per connection: holds the rollups of a busy day
@@ -212,7 +211,6 @@ def _configure(db: sqlite3.Connection) -> None:
     db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     db.execute(f"PRAGMA journal_size_limit = {WAL_MAX_BYTES}")
-    db.create_function("sketch_merge", 2, merge_encoded, deterministic=True)
 
 
 def _code(error: sqlite3.Error) -> int:

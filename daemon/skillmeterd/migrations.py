@@ -1,10 +1,14 @@
-"""Migrations: bring a database to this release's schema, one numbered .sql file and one transaction at a time."""
+"""Migrations: bring a database to this release's schema, one numbered .sql file and one transaction at a time.
+
+The connection has the functions counts_add and counts_of from then on: what writes to the tables needs them, too.
+"""
 
 import functools
 import sqlite3
 from importlib import resources
 from typing import Final
 
+from . import counts
 from .errors import ForeignDatabase, SchemaTooNew
 
 APPLICATION_ID: Final = 0x534B4D31  # "SKM1", set by the first migration
@@ -37,6 +41,8 @@ def check(db: sqlite3.Connection) -> None:
 
 def migrate(db: sqlite3.Connection, now_ns: int) -> None:
     """Apply what is missing. `check` came before."""
+    db.create_function("counts_add", 2, counts.add_encoded, deterministic=True)
+    db.create_function("counts_of", 2, counts.encode_one, deterministic=True)
     current = version(db)
     for number, sql in _scripts():
         if number > current:

@@ -1,41 +1,64 @@
 """Seen: when each user was last seen, and how many different users that makes - anywhere, in an org, with a skill.
 
 Only what happens first on a day can move when a user was last seen. So the days of users that were lately written are
-remembered, and what has the same day is passed over; the rest is looked up and written a group at a time. A trigger for
-every row took two thirds of a commit in which all users are new to the day.
+remembered, and what has the same day is passed over; the rest is looked up and written a group at a time.
+
+The moves of a group lie all over the table `seen`, and would write to as many pages of it as there are moves. So they
+go to `seen_recent`, which is small; once it has grown, it is merged into `seen` in the order of the key, when a page
+takes many rows at once. This is a log-structured merge of two levels (O'Neil, Cheng, Gawlick, O'Neil: The
+log-structured merge-tree, Acta Informatica 33, 1996). Whoever reads looks at both.
 """
 
 import sqlite3
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
+from . import counts
 from .bulk import insert_many
+from .counts import Counts
 
 MAX_REMEMBERED: Final = 200_000
 """Days of users in memory, about 20 MB; past it they are looked up again."""
+MAX_RECENT: Final = 200_000
+"""Rows of `seen_recent`, about 5 MB with its index; past it they are merged into `seen`."""
 
 SCOPES: Final = 4
-OF_SKILL: Final = 2
-OF_PAIR: Final = 3
-"""Of the scopes in the table `seen`."""
+EVERYWHERE, IN_ORG, OF_SKILL, OF_PAIR = range(SCOPES)
+"""The scopes of `last_seen`."""
+ANY_SKILL: Final = 0
+ANY_ORG: Final = -1
+"""What `seen` has in place of a skill's number and, of any skill, in place of an org's."""
 
 _USER_BITS: Final = 32
 _USER_MASK: Final = (1 << _USER_BITS) - 1
 
-_LAST_DAYS: Final = f"""
-SELECT json_each.value, seen.last_day FROM json_each(:keys)
-CROSS JOIN seen ON seen.scope = :scope
-    AND seen.no = json_each.value >> {_USER_BITS} AND seen.user_no = json_each.value & {_USER_MASK}
-"""  # noqa: S608 - the numbers are ours
-_SEEN: Final = "INSERT INTO seen (scope, no, user_no, last_day) VALUES "
-_SEEN_CONFLICT: Final = " ON CONFLICT DO UPDATE SET last_day = excluded.last_day"
-_SEEN_COLUMNS: Final = 4
-_SEEN_PER_STATEMENT: Final = 20
+_NO: Final = f"(json_each.value >> {_USER_BITS})"
+_USER: Final = f"(json_each.value & {_USER_MASK})"
+_LAST_DAYS: Final = (
+    f"{{table}} ON skill_no = {ANY_SKILL} AND org_no = {ANY_ORG} AND user_no = {_USER}",
+    f"{{table}} ON skill_no = {ANY_SKILL} AND org_no = {_NO} AND user_no = {_USER}",
+    f"{{table}} INDEXED BY {{table}}_user ON user_no = {_USER} AND skill_no = {_NO}",
+    f"""pair ON pair.id = {_NO} CROSS JOIN {{table}}
+    ON {{table}}.skill_no = pair.skill_no AND {{table}}.org_no = pair.org_no AND user_no = {_USER}""",
+)
+"""By scope: where the last days of keys are found. Of a skill there is one for each org."""
+
+_RECENT: Final = "INSERT INTO seen_recent (skill_no, org_no, user_no, last_day) VALUES "
+_SETTLED: Final = "INSERT INTO seen (skill_no, org_no, user_no, last_day) VALUES "
+_CONFLICT: Final = " ON CONFLICT DO UPDATE SET last_day = excluded.last_day"
+_COLUMNS: Final = 4
+_PER_STATEMENT: Final = 20
+
+_AFTER: Final = "(skill_no, org_no, user_no) > (?, ?, ?)"
+_NEXT_RECENT: Final = f"""
+SELECT skill_no, org_no, user_no, last_day FROM seen_recent WHERE {_AFTER}
+ORDER BY skill_no, org_no, user_no LIMIT ?
+"""  # noqa: S608 - the text is ours
+_FORGET_RECENT: Final = f"DELETE FROM seen_recent WHERE {_AFTER} AND (skill_no, org_no, user_no) <= (?, ?, ?)"  # noqa: S608
 
 _LAST_SEEN: Final = """
-INSERT INTO last_seen (scope, no, day, users) VALUES (?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET users = users + excluded.users
+INSERT INTO last_seen (scope, no, users) VALUES (?, ?, ?)
+ON CONFLICT DO UPDATE SET users = counts_add(users, excluded.users)
 """
 _USERS_OF_DAY: Final = """
 INSERT INTO skill_daily (day, skill_no, users) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET users = users + excluded.users
@@ -48,6 +71,10 @@ WHERE pair.skill_no = ? LIMIT 1
 
 Days = dict[int, int]
 """The day on which a user was last seen, by the key of both: the number of the org, skill or pair, and the user's."""
+
+Place = tuple[int, int, int]
+"""A key of `seen`: (skill_no, org_no, user_no)."""
+_START: Final[Place] = (ANY_SKILL, ANY_ORG, -1)
 
 
 class Numbers(NamedTuple):
@@ -66,11 +93,12 @@ class Uses(NamedTuple):
 
 
 class Seen:
-    """The tables `seen` and `last_seen`, and the users of `skill_daily`. Forget all after a rollback."""
+    """The tables `seen`, `seen_recent` and `last_seen`, and the users of `skill_daily`. Forget all after a rollback."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._remembered: tuple[Days, ...] = tuple({} for _ in range(SCOPES))
+        self._settled_up_to: Place | None = None  # while `seen_recent` is being merged
 
     def add(self, group: Iterable[Uses], numbers: Mapping[int, Numbers]) -> None:
         """Bring the tables up to date. Called before the group is in `user_daily`."""
@@ -89,17 +117,34 @@ class Seen:
             self._look_up(moved, with_skill)
             self._count_users(with_skill)
             for scope in range(SCOPES):
-                self._write(scope, moved[scope])
+                self._write(scope, moved[scope], numbers)
+
+    def settle(self, limit: int) -> bool:
+        """Merge up to `limit` rows of `seen_recent` into `seen`, if it has grown large; whether there were any."""
+        after = self._settled_up_to
+        if after is None:
+            (rows_there,) = self._db.execute("SELECT count(*) FROM seen_recent").fetchone()
+            if rows_there <= MAX_RECENT:
+                return False
+            after = _START
+        rows = self._db.execute(_NEXT_RECENT, (*after, limit)).fetchall()
+        if rows:
+            insert_many(self._db, _SETTLED, _CONFLICT, _COLUMNS, _PER_STATEMENT, rows)
+            self._db.execute(_FORGET_RECENT, (*after, *rows[-1][:3]))
+        self._settled_up_to = rows[-1][:3] if len(rows) == limit else None
+        return bool(rows)
 
     def clear(self) -> None:
         """Forget all."""
+        self._settled_up_to = None
         for days in self._remembered:
             days.clear()
 
     def trim(self) -> None:
-        """Forget all if that is too much."""
+        """Forget the users if they are too many."""
         if sum(map(len, self._remembered)) > MAX_REMEMBERED:
-            self.clear()
+            for days in self._remembered:
+                days.clear()
 
     def _look_up(self, moved: Iterable[Days], with_skill: Mapping[int, set[int]]) -> None:
         """Remember the days of those that are about to move, and of a skill's users also if they do not."""
@@ -108,8 +153,15 @@ class Seen:
         for scope, days in enumerate(self._remembered):
             missing = wanted[scope].difference(days)
             if missing:
-                keys = f"[{','.join(map(str, missing))}]"
-                days.update(self._db.execute(_LAST_DAYS, {"scope": scope, "keys": keys}).fetchall())
+                keys = f"[{','.join(map(str, sorted(missing)))}]"
+                for table in ("seen", "seen_recent"):
+                    found = _LAST_DAYS[scope].format(table=table)
+                    for key, day in self._db.execute(
+                        f"SELECT json_each.value, last_day FROM json_each(?) CROSS JOIN {found}",  # noqa: S608
+                        (keys,),
+                    ):
+                        if days.get(key, -1) < day:
+                            days[key] = day
 
     def _count_users(self, with_skill: Mapping[int, set[int]]) -> None:
         """A user who was last seen with the skill before this day is new on it; one who was last seen on it is not.
@@ -117,27 +169,44 @@ class Seen:
         Only a late event, of a day before, needs a look at what there is of that day.
         """
         before = self._remembered[OF_SKILL]
-        new = Counter(
-            (day, key >> _USER_BITS)
-            for day, keys in with_skill.items()
-            for key in keys
-            if before.get(key, -1) < day or (before[key] > day and not self._used_on(day, key))
-        )
+        new: dict[tuple[int, int], int] = {}
+        for day, keys in with_skill.items():
+            for key in keys:
+                if before.get(key, -1) < day or (before[key] > day and not self._used_on(day, key)):
+                    at = day, key >> _USER_BITS
+                    new[at] = new.get(at, 0) + 1
         self._db.executemany(_USERS_OF_DAY, [(*at, users) for at, users in sorted(new.items())])
 
     def _used_on(self, day: int, key: int) -> bool:
         found = self._db.execute(_USED_ON, (day, key & _USER_MASK, key >> _USER_BITS)).fetchone()
         return found is not None
 
-    def _write(self, scope: int, moved: Days) -> None:
+    def _write(self, scope: int, moved: Days, numbers: Mapping[int, Numbers]) -> None:
         before = self._remembered[scope]
         moves = [(key, day) for key, day in sorted(moved.items()) if before.get(key, -1) < day]
-        rows = [(scope, key >> _USER_BITS, key & _USER_MASK, day) for key, day in moves]
-        insert_many(self._db, _SEEN, _SEEN_CONFLICT, _SEEN_COLUMNS, _SEEN_PER_STATEMENT, rows)
-        users = Counter([(no, day) for _, no, _, day in rows])
-        users.subtract([(key >> _USER_BITS, before[key]) for key, _ in moves if key in before])
-        self._db.executemany(_LAST_SEEN, [(scope, *at, change) for at, change in sorted(users.items()) if change])
+        changes: dict[int, Counts] = {}
+        for key, day in moves:
+            no = key >> _USER_BITS
+            if no not in changes:
+                changes[no] = {}
+            days = changes[no]
+            days[day] = days.get(day, 0) + 1
+            if key in before:
+                was = before[key]
+                days[was] = days.get(was, 0) - 1
+        self._db.executemany(_LAST_SEEN, [(scope, no, counts.encode(days)) for no, days in changes.items()])
+        if scope != OF_SKILL:
+            places = {no: _place(scope, no, numbers) for no in changes}
+            rows = [(*places[key >> _USER_BITS], key & _USER_MASK, day) for key, day in moves]
+            insert_many(self._db, _RECENT, _CONFLICT, _COLUMNS, _PER_STATEMENT, sorted(rows))
         before.update(moves)
+
+
+def _place(scope: int, no: int, numbers: Mapping[int, Numbers]) -> Numbers:
+    """Where `seen` has the users of a scope's number."""
+    if scope == OF_PAIR:
+        return numbers[no]
+    return Numbers(ANY_SKILL, ANY_ORG if scope == EVERYWHERE else no)
 
 
 def _raise(moved: Days, remembered: Days, of_no: int, users: Iterable[int], day: int) -> None:

@@ -5,8 +5,7 @@ guarantees, VLDB 2019). With GAMMA = (1 + ACCURACY) / (1 - ACCURACY), bin i coun
 (GAMMA**(i-1), GAMMA**i], and 2 * GAMMA**i / (GAMMA + 1) is within ACCURACY of each of them. Values below SMALLEST
 count as zero, in a bin of their own. Two sketches merge by adding counts: a merged sketch is the sketch of all values.
 
-Encoded, a sketch is the msgpack map from bin to count, in no order: sorting and delta-coding it would save a third of
-the bytes and double the time of a merge, which every commit does for every series.
+Encoded, a sketch is the counts by bin (counts.py).
 """
 
 import math
@@ -16,7 +15,7 @@ from collections.abc import Iterable
 from itertools import accumulate
 from typing import Final
 
-import msgspec
+from . import counts
 
 ACCURACY: Final = 0.01
 SMALLEST: Final = 0.001  # milliseconds: a microsecond, below what anybody asks of a latency
@@ -25,8 +24,6 @@ ZERO_BIN: Final = -1000  # below the bin of SMALLEST, which is -345
 
 _BINS_PER_E: Final = 1 / math.log(GAMMA)
 _FEW: Final = 8  # values that are counted sooner one by one than by making a Counter
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(dict[int, int]).decode
 _log = math.log
 _ceil = math.ceil
 
@@ -49,24 +46,24 @@ class Sketch:
     @classmethod
     def decode(cls, data: bytes) -> "Sketch":
         """Raises msgspec.DecodeError when the bytes are no sketch."""
-        return cls(_decode(data))
+        return cls(counts.decode(data))
 
     def encode(self) -> bytes:
         """The bytes that `decode` takes."""
-        return _encode(self.bins)
+        return counts.encode(self.bins)
 
     def add_all(self, values: Iterable[float]) -> None:
         """Count values, each finite and not negative."""
         bins = [_ceil(_log(v) * _BINS_PER_E) if v >= SMALLEST else ZERO_BIN for v in values]
         if len(bins) > _FEW:
-            _add(self.bins, Counter(bins))
+            counts.add(self.bins, Counter(bins))
         else:
             for bin_ in bins:
                 self.bins[bin_] = self.bins.get(bin_, 0) + 1
 
     def merge(self, other: "Sketch") -> None:
         """Add another's counts."""
-        _add(self.bins, other.bins)
+        counts.add(self.bins, other.bins)
 
     @property
     def count(self) -> int:
@@ -89,18 +86,3 @@ class Sketch:
 
 def _middle(bin_: int) -> float:
     return 0.0 if bin_ == ZERO_BIN else float(2 * GAMMA**bin_ / (GAMMA + 1))
-
-
-def merge_encoded(old: bytes | None, new: bytes) -> bytes:
-    """Two encoded sketches as one; `old` may be missing."""
-    if old is None:
-        return new
-    bins = _decode(old)
-    _add(bins, _decode(new))
-    return _encode(bins)
-
-
-def _add(bins: dict[int, int], counts: dict[int, int]) -> None:
-    known = bins.get
-    for bin_, count in counts.items():
-        bins[bin_] = known(bin_, 0) + count

@@ -133,6 +133,14 @@ class Store:
         with self._transaction() as session:
             return delete_events(session.db, before_day, limit)
 
+    def settle_seen(self, limit: int) -> bool:
+        """Put in order up to `limit` rows of who was seen when (seen.py), if many were added; whether there were any.
+
+        Raises StoreUnavailable.
+        """
+        with self._transaction() as session:
+            return session.seen.settle(limit)
+
     def give_back(self, max_pages: int, kept_share: int) -> int:
         """Give up to `max_pages` free pages back to the file system, if more than a `kept_share`th of the file is free.
 

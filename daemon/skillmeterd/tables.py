@@ -50,7 +50,7 @@ UPDATE pair_daily SET
     latency_max = max(ifnull(latency_max, -1), ?),
     first_ns = min(ifnull(first_ns, 9223372036854775807), ?),
     last_ns = max(ifnull(last_ns, -1), ?),
-    sketch = sketch_merge(sketch, ?),
+    sketch = counts_add(sketch, ?),
     updated_ns = ?
 WHERE id = ?
 """
@@ -68,7 +68,7 @@ ON CONFLICT DO UPDATE SET
     latency_max = max(ifnull(latency_max, excluded.latency_max), excluded.latency_max),
     first_used_ns = min(ifnull(first_used_ns, excluded.first_used_ns), excluded.first_used_ns),
     last_used_ns = max(ifnull(last_used_ns, excluded.last_used_ns), excluded.last_used_ns),
-    sketch = sketch_merge(sketch, excluded.sketch),
+    sketch = counts_add(sketch, excluded.sketch),
     {", ".join(f"{name} = {name} + excluded.{name}" for name in _BUCKETS)}
 """  # noqa: S608 - the names are ours
 
@@ -102,7 +102,7 @@ ON CONFLICT DO UPDATE SET
     latency_max = max(ifnull(latency_max, excluded.latency_max), excluded.latency_max),
     first_ns = min(ifnull(first_ns, excluded.first_ns), excluded.first_ns),
     last_ns = max(ifnull(last_ns, excluded.last_ns), excluded.last_ns),
-    sketch = sketch_merge(sketch, excluded.sketch)
+    sketch = counts_add(sketch, excluded.sketch)
 """
 _SKILL_DAILY: Final = _SKILL.format(table="skill_daily", key="day, skill_no", places="?, ?")
 _SKILL_TOTAL: Final = _SKILL.format(table="skill_total", key="skill_no", places="?")

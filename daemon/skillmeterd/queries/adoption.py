@@ -5,11 +5,12 @@ from typing import Final
 
 from skillmeter.results import AdoptionMetrics
 
+from ..seen import EVERYWHERE, IN_ORG
 from . import rollups
 from .formulas import share
 from .params import SkillInOrg
 from .reader import Snapshot
-from .rollups import EVERYWHERE, IN_ORG, OF_SKILL, Target
+from .rollups import Target
 
 WEEK: Final = 7
 ACTIVE_DAYS: Final = 30
@@ -19,9 +20,12 @@ SELECT DISTINCT user_daily.user_no
 FROM pair
 JOIN pair_daily ON pair_daily.pair_id = pair.id
 JOIN user_daily ON user_daily.pair_daily_id = pair_daily.id
-WHERE {key} = :no AND pair_daily.day BETWEEN :first AND :last AND user_daily.user_no > 0
+WHERE {pairs} AND pair_daily.day BETWEEN :first AND :last AND user_daily.user_no > 0
 """
-_SEEN_SINCE: Final = "SELECT user_no FROM seen WHERE scope = :scope AND no = :no AND last_day >= :first"
+_SEEN_SINCE: Final = """
+SELECT user_no FROM pair JOIN {table} ON {table}.skill_no = pair.skill_no AND {table}.org_no = pair.org_no
+WHERE {pairs} AND last_day >= :first
+"""
 
 
 def adoption(at: Snapshot, asked: SkillInOrg) -> AdoptionMetrics:
@@ -34,8 +38,7 @@ def adoption(at: Snapshot, asked: SkillInOrg) -> AdoptionMetrics:
     today, this_week, active = since(1), since(WEEK), since(ACTIVE_DAYS)
     yesterday = len(_users(at, target, at.today - 1, at.today - 1))
     last_week = _users(at, target, at.today - 2 * WEEK + 1, at.today - WEEK)
-    seen = at.rows(_SEEN_SINCE, scope=target.scope, no=target.no, first=at.today - WEEK + 1)
-    retained = len({user for (user,) in seen}.intersection(last_week))
+    retained = len(_seen_since(at, target, at.today - WEEK + 1).intersection(last_week))
     of_any_skill = _active_users(at, asked.org_id)
     return AdoptionMetrics(
         skill_id=asked.skill_id,
@@ -66,10 +69,19 @@ def _active_users(at: Snapshot, org_id: str | None) -> int:
 
 def _users(at: Snapshot, target: Target, first: int, last: int) -> "array[int]":
     """The numbers of the users of days that are over."""
-    sql = _USERS_OF_DAYS.format(key="pair.skill_no" if target.scope == OF_SKILL else "pair.id")
+    sql = _USERS_OF_DAYS.format(pairs=target.pairs)
     return at.closed(
         ("who", target.scope, target.no),
         first,
         last,
         lambda: array("q", (user for (user,) in at.rows(sql, no=target.no, first=first, last=last))),
     )
+
+
+def _seen_since(at: Snapshot, target: Target, first: int) -> set[int]:
+    """The numbers of those who were last seen on a day or later."""
+    found = [
+        at.rows(_SEEN_SINCE.format(table=table, pairs=target.pairs), no=target.no, first=first)
+        for table in ("seen", "seen_recent")
+    ]
+    return {user for rows in found for (user,) in rows}

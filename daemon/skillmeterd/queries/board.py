@@ -11,10 +11,12 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from ..counts import since
+from ..seen import OF_PAIR, OF_SKILL
 from ..sketch import Sketch
 from .formulas import rating_sums
 from .reader import Snapshot
-from .rollups import OF_PAIR, OF_SKILL, Percentiles, merge, percentiles
+from .rollups import Percentiles, merge, percentiles
 
 _COUNTS: Final = "sum(executions), sum(successes), sum(latency_sum), sum(r1), sum(r2), sum(r3), sum(r4), sum(r5)"
 
@@ -53,16 +55,18 @@ class Board:
         """A window that is open from `first_day` on; None: since ever."""
         self._at = at
         self.scope = OF_SKILL if org_id is None else OF_PAIR
-        self._org_no = at.value("SELECT no FROM org WHERE org_id = :org", org=org_id) or -1 if org_id else 0
+        self.org_no = at.value("SELECT no FROM org WHERE org_id = :org", org=org_id) or -1 if org_id else 0
         if org_id is None:
             self.total, self._daily, self.key = "skill_total", "skill_daily", "skill_no"
             self._from = "skill_daily WHERE true"
-            names = at.rows("SELECT no, skill_id FROM skill")
+            names = at.rows("SELECT no, no, skill_id FROM skill")
         else:
             self.total, self._daily, self.key = "pair_total", "pair_daily", "pair_id"
             self._from = "pair JOIN pair_daily ON pair_daily.pair_id = pair.id WHERE pair.org_no = :org"
-            names = at.rows("SELECT id, skill_id FROM pair WHERE org_no = :org", org=self._org_no)
-        self.names: dict[int, str] = dict(names)
+            names = at.rows("SELECT id, skill_no, skill_id FROM pair WHERE org_no = :org", org=self.org_no)
+        self.names: dict[int, str] = {no: name for no, _, name in names}
+        self.numbers: dict[int, int] = {skill: no for no, skill, _ in names}
+        """By the skill's own number."""
         oldest = at.value(f"SELECT min(day) FROM {self._daily}")
         self._first_day = None if first_day is None or oldest is None or first_day <= oldest else first_day
 
@@ -73,7 +77,7 @@ class Board:
             return self._news
         first_day, yesterday = self._first_day, self._at.today - 1
         over = self._at.closed(
-            ("counts", self._org_no), first_day, yesterday, lambda: self._window(first_day, "AND day < :today")
+            ("counts", self.org_no), first_day, yesterday, lambda: self._window(first_day, "AND day < :today")
         )
         joint = dict(over)
         for no, counts in self._news.items():
@@ -95,7 +99,7 @@ class Board:
         """Executions of each in the last seven days, and in the seven before; whatever the window."""
         at, first_day = self._at, self._at.today - 13
         over: dict[int, tuple[int, int]] = at.closed(
-            ("weeks", self._org_no),
+            ("weeks", self.org_no),
             first_day,
             at.today - 1,
             lambda: {
@@ -106,7 +110,7 @@ class Board:
                     week=at.today - 6,
                     first=first_day,
                     today=at.today,
-                    org=self._org_no,
+                    org=self.org_no,
                 )
             },
         )
@@ -122,26 +126,25 @@ class Board:
         if self._first_day is not None:
             return self._window(self._at.today, "")
         wanted = "" if self.scope == OF_SKILL else "WHERE pair_id IN (SELECT id FROM pair WHERE org_no = :org)"
-        rows = self._at.rows(f"SELECT {self.key}, {_COUNTS} FROM {self.total} {wanted} GROUP BY 1", org=self._org_no)
+        rows = self._at.rows(f"SELECT {self.key}, {_COUNTS} FROM {self.total} {wanted} GROUP BY 1", org=self.org_no)
         return _by_number(rows)
 
     def _kept(self, what: str) -> dict[int, Any]:
         """What is remembered of this window's skills, by number, while no late event comes."""
         first_day, yesterday = self._first_day, self._at.today - 1
         if first_day is None or first_day > yesterday:
-            return self._at.memo.get((what, self._org_no, first_day), None, dict)
-        return self._at.closed((what, self._org_no), first_day, yesterday, dict)
+            return self._at.memo.get((what, self.org_no, first_day), None, dict)
+        return self._at.closed((what, self.org_no), first_day, yesterday, dict)
 
     def _users(self, numbers: Collection[int]) -> dict[int, int]:
         """How many different ones there were."""
         found = self._at.rows(
-            """SELECT no, sum(users) FROM json_each(:numbers)
-               CROSS JOIN last_seen ON scope = :scope AND no = json_each.value AND day >= :first GROUP BY no""",
+            """SELECT no, users FROM json_each(:numbers)
+               CROSS JOIN last_seen ON scope = :scope AND no = json_each.value""",
             numbers=_json(numbers),
             scope=self.scope,
-            first=self._first_day or 0,
         )
-        return dict(found)
+        return {no: since(users, self._first_day or 0) for no, users in found}
 
     def _latencies(self, numbers: Collection[int]) -> dict[int, Sketch]:
         if self._first_day is None:
@@ -162,7 +165,7 @@ class Board:
                 f"SELECT {self.key}, {_COUNTS} FROM {self._from} AND day >= :first {until} GROUP BY +{self.key}",
                 first=first_day,
                 today=self._at.today,
-                org=self._org_no,
+                org=self.org_no,
             )
         )
 

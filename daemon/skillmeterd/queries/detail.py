@@ -10,13 +10,14 @@ import msgspec
 
 from skillmeter.results import Result
 
+from ..seen import EVERYWHERE, IN_ORG
 from ..sketch import GAMMA, SMALLEST, ZERO_BIN
 from . import recent, rollups
 from .board import Board
 from .formulas import share, wilson
 from .params import Days, Id, Limit, Params, SkillDays
 from .reader import DAY_NS, Snapshot
-from .rollups import EVERYWHERE, IN_ORG, OF_SKILL, Target
+from .rollups import Target
 
 MAX_BINS: Final = 40
 MAX_PARTS: Final = 10
@@ -170,10 +171,6 @@ def _names(rows: Iterable[tuple[str]]) -> list[str]:
     return [name for (name,) in rows]
 
 
-def _of_target(target: Target) -> str:
-    return "pair.skill_no = :no" if target.scope == OF_SKILL else "pair.id = :no"
-
-
 def _users(at: Snapshot, target: Target, first_day: int) -> tuple[list[Part], datetime | None]:
     """Days that are over are summed up once; of a skill with very many users, only the last ones."""
     from_day = max(first_day, _day_within(at, target.skill_id, MAX_USES))
@@ -182,7 +179,7 @@ def _users(at: Snapshot, target: Target, first_day: int) -> tuple[list[Part], da
         return at.rows(
             f"""SELECT user_no, sum(user_daily.executions), sum(user_daily.executions - user_daily.successes)
                 FROM pair JOIN pair_daily ON pair_id = pair.id JOIN user_daily ON pair_daily_id = pair_daily.id
-                WHERE {_of_target(target)} AND day BETWEEN :first AND :last GROUP BY user_no""",
+                WHERE {target.pairs} AND day BETWEEN :first AND :last GROUP BY user_no""",
             no=target.no,
             first=first,
             last=last,
@@ -228,7 +225,7 @@ def _orgs(at: Snapshot, target: Target, first_day: int) -> list[Part]:
     rows = at.rows(
         f"""SELECT org_id, sum(executions) AS runs, sum(executions - successes)
             FROM pair JOIN {"pair_total" if is_all else "pair_daily"} ON pair_id = pair.id
-            WHERE {_of_target(target)} {"" if is_all else "AND day >= :first"}
+            WHERE {target.pairs} {"" if is_all else "AND day >= :first"}
             GROUP BY org_id HAVING runs > 0 ORDER BY runs DESC, org_id LIMIT :limit""",
         no=target.no,
         first=first_day,
@@ -242,7 +239,7 @@ def _errors(at: Snapshot, target: Target, first_day: int) -> tuple[list[Part], d
     rows = at.rows(
         f"""SELECT error_type, count(*) AS failures
             FROM event_log JOIN pair ON pair.id = pair_id LEFT JOIN event_extra ON event_extra.id = event_log.id
-            WHERE event_log.id > :after AND kind = 0 AND at_ns >= :since AND {_of_target(target)}
+            WHERE event_log.id > :after AND kind = 0 AND at_ns >= :since AND {target.pairs}
             GROUP BY error_type ORDER BY failures DESC, error_type LIMIT :limit""",
         no=target.no,
         after=look.after_id,

@@ -8,12 +8,16 @@ Then trending: skills by how many executions more they had in the last 7 UTC day
 Ties go to the name, so that the same record always gives the same answer. Within an org only its usage counts.
 """
 
+import heapq
+from collections import Counter
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
 from skillmeter.results import SkillRecommendation
 
+from ..seen import OF_SKILL
 from .board import Board
 from .params import ForUser
 from .reader import Snapshot
@@ -21,59 +25,100 @@ from .reader import Snapshot
 NEIGHBOURS: Final = 20
 MAX_ROWS: Final = 10_000
 
-_USED: Final = """
-SELECT seen.no FROM seen JOIN {total} ON {key} = seen.no
-WHERE user_no = :user AND scope = :scope AND scope >= 2 ORDER BY executions, seen.no
-"""
-_NEIGHBOURS: Final = """
-SELECT user_no, count(*) AS shared
-FROM (
-    SELECT user_no FROM json_each(:skills) CROSS JOIN seen ON scope = :scope AND no = json_each.value
-    WHERE user_no <> :user LIMIT :max_rows
-)
-GROUP BY user_no ORDER BY shared DESC, user_no LIMIT :neighbours
-"""
+# Skills stand in these by their own numbers. One that somebody used in several orgs has a row for each.
 _SKILLS_OF: Final = """
-SELECT seen.no, sum(json_each.value), count(*), max(json_each.value)
-FROM json_each(:neighbours) CROSS JOIN seen
-ON seen.user_no = CAST(json_each.key AS INTEGER) AND seen.scope = :scope AND seen.scope >= 2
-GROUP BY seen.no
+SELECT skill_no FROM seen INDEXED BY seen_user WHERE user_no = :user AND skill_no > 0 {within}
+UNION
+SELECT skill_no FROM seen_recent INDEXED BY seen_recent_user WHERE user_no = :user AND skill_no > 0 {within}
 """
+_USERS_OF: Final = """
+SELECT org_no, user_no FROM (
+    SELECT org_no, user_no FROM seen WHERE skill_no = :skill {within} ORDER BY org_no, user_no LIMIT :limit
+)
+UNION
+SELECT org_no, user_no FROM (
+    SELECT org_no, user_no FROM seen_recent WHERE skill_no = :skill {within} ORDER BY org_no, user_no LIMIT :limit
+)
+ORDER BY org_no, user_no LIMIT :limit
+"""
+_LEAST_EXECUTED: Final = """
+SELECT {key} FROM json_each(:numbers) JOIN {total} ON {key} = json_each.value ORDER BY executions, {key}
+"""
+
+
+class _Usage:
+    """Who used which skills, on a board: skills by the numbers that they have there."""
+
+    def __init__(self, at: Snapshot, board: Board) -> None:
+        self._at = at
+        self._board = board
+        self._within = "" if board.scope == OF_SKILL else "AND org_no = :org"
+        self._own = {no: skill for skill, no in board.numbers.items()}
+
+    def skills_of(self, user: int) -> set[int]:
+        """All of a user."""
+        rows = self._at.rows(_SKILLS_OF.format(within=self._within), user=user, org=self._board.org_no)
+        return {self._board.numbers[skill] for (skill,) in rows}
+
+    def users_of(self, no: int, limit: int) -> list[int]:
+        """At most `limit` of a skill, always the same; one who used it in several orgs more than once."""
+        sql = _USERS_OF.format(within=self._within)
+        rows = self._at.rows(sql, skill=self._own[no], limit=limit, org=self._board.org_no)
+        return [user for _, user in rows]
+
+    def least_executed_first(self, numbers: Iterable[int]) -> list[int]:
+        """These skills in that order."""
+        sql = _LEAST_EXECUTED.format(total=self._board.total, key=self._board.key)
+        return [no for (no,) in self._at.rows(sql, numbers=msgspec.json.encode(list(numbers)).decode())]
 
 
 def recommend(at: Snapshot, asked: ForUser) -> list[SkillRecommendation]:
     """At most `limit` of them. A user that nobody knows gets what is trending."""
     board = Board(at, asked.org_id)
+    usage = _Usage(at, board)
     user = at.value("SELECT id FROM user WHERE user_id = :user_id", user_id=asked.user_id)
-    sql = _USED.format(total=board.total, key=board.key)
-    used = [] if user is None else at.rows(sql, user=user, scope=board.scope)
-    mine = [no for (no,) in used if no in board.names]
-    found = _collaborative(at, board, user, mine, asked.limit) if mine else {}
+    mine = set() if user is None else usage.skills_of(user)
+    found = _collaborative(board, usage, user, mine, asked.limit) if mine else {}
     if len(found) < asked.limit:
         found |= _trending(board, {*mine, *found}, asked.limit - len(found))
     return list(found.values())
 
 
 def _collaborative(
-    at: Snapshot, board: Board, user: int, mine: list[int], limit: int
+    board: Board, usage: _Usage, user: int, mine: set[int], limit: int
 ) -> dict[int, SkillRecommendation]:
-    neighbours = at.rows(
-        _NEIGHBOURS, skills=_json(mine), scope=board.scope, user=user, max_rows=MAX_ROWS, neighbours=NEIGHBOURS
-    )
-    rows = at.rows(_SKILLS_OF, neighbours=_json(dict(neighbours)), scope=board.scope)
-    not_new = set(mine)
-    theirs = [row for row in rows if row[0] in board.names and row[0] not in not_new]
-    theirs.sort(key=lambda row: (-row[1], -row[2], board.names[row[0]]))
+    scores: Counter[int] = Counter()
+    users: Counter[int] = Counter()
+    most: dict[int, int] = {}
+    for neighbour, shared in _neighbours(usage, user, mine):
+        for no in usage.skills_of(neighbour) - mine:
+            scores[no] += shared
+            users[no] += 1
+            most[no] = max(shared, most.get(no, 0))
+    best = sorted(scores, key=lambda no: (-scores[no], -users[no], board.names[no]))
     return {
         no: SkillRecommendation(
             skill_id=board.names[no],
-            score=float(score),
+            score=float(scores[no]),
             kind="collaborative",
-            reason=f"used by {_some(users, 'user')} who {'share' if users > 1 else 'shares'}"
-            f" {'up to ' if users > 1 and most > 1 else ''}{_some(most, 'skill')} with this one",
+            reason=f"used by {_some(users[no], 'user')} who {'share' if users[no] > 1 else 'shares'}"
+            f" {'up to ' if users[no] > 1 and most[no] > 1 else ''}{_some(most[no], 'skill')} with this one",
         )
-        for no, score, users, most in theirs[:limit]
+        for no in best[:limit]
     }
+
+
+def _neighbours(usage: _Usage, user: int, mine: set[int]) -> list[tuple[int, int]]:
+    """(user, how many skills both use), the nearest first."""
+    shared: Counter[int] = Counter()
+    left = MAX_ROWS
+    for no in usage.least_executed_first(mine):
+        found = usage.users_of(no, left)
+        left -= len(found)
+        shared.update({*found} - {user})
+        if not left:
+            break
+    return heapq.nsmallest(NEIGHBOURS, shared.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _trending(board: Board, known: set[int], limit: int) -> dict[int, SkillRecommendation]:
@@ -93,7 +138,3 @@ def _trending(board: Board, known: set[int], limit: int) -> dict[int, SkillRecom
 
 def _some(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()

@@ -8,12 +8,11 @@ from typing import Any, Final
 
 from skillmeter.errors import QueryError
 
+from .. import counts
+from ..seen import OF_PAIR, OF_SKILL
 from ..sketch import Sketch
 from .formulas import rating_sums, share
 from .reader import Snapshot
-
-EVERYWHERE, IN_ORG, OF_SKILL, OF_PAIR = range(4)
-"""The scopes of `seen`."""
 
 _SUMS: Final = """
     sum(executions), sum(successes), sum(latency_sum), min(latency_min), max(latency_max), min(first_ns), max(last_ns),
@@ -38,6 +37,11 @@ class Target:
     def daily(self) -> tuple[str, str]:
         """The table of its days, and the column that holds its number."""
         return ("skill_daily", "skill_no") if self.scope == OF_SKILL else ("pair_daily", "pair_id")
+
+    @property
+    def pairs(self) -> str:
+        """The condition that chooses its rows of `pair`."""
+        return "pair.skill_no = :no" if self.scope == OF_SKILL else "pair.id = :no"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +161,8 @@ def percentiles(latencies: Sketch) -> Percentiles:
 
 def unique_users(at: Snapshot, scope: int, no: int, first_day: int = 0) -> int:
     """How many different users there were from a day on: those who were last seen then or later."""
-    found = at.value(
-        "SELECT sum(users) FROM last_seen WHERE scope = :scope AND no = :no AND day >= :first",
-        scope=scope,
-        no=no,
-        first=first_day,
-    )
-    return found or 0
+    users = at.value("SELECT users FROM last_seen WHERE scope = :scope AND no = :no", scope=scope, no=no)
+    return 0 if users is None else counts.since(users, first_day)
 
 
 def time_of(at_ns: int | None) -> datetime.datetime | None:

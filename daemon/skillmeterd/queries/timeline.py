@@ -15,7 +15,7 @@ from ..sketch import Sketch
 from . import recent, rollups
 from .params import Days, Id, Limit, Params, SkillDays
 from .reader import DAY_NS, Snapshot
-from .rollups import OF_SKILL, Target
+from .rollups import Target
 
 SECOND_NS: Final = 1_000_000_000
 DAY_S: Final = 86_400
@@ -121,8 +121,7 @@ def timeline(at: Snapshot, asked: SkillDays) -> Timeline:
         steps = _Steps.of_days(first_day, at.today)
         points = _daily_points(at, target, steps)
     else:
-        of_skill = "pair.skill_no = :no" if target.scope == OF_SKILL else "pair.id = :no"
-        steps, rows = _today(at, of_skill, target.no)
+        steps, rows = _today(at, target.pairs, target.no)
         points = _recent_points(steps, rows)
     return Timeline(points=points, **steps.answer())
 

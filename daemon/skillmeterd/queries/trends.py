@@ -6,11 +6,12 @@ import msgspec
 
 from skillmeter.results import UsageTrendPoint
 
+from ..seen import OF_SKILL
 from ..sketch import Sketch
 from . import rollups
 from .params import SkillDays
 from .reader import Snapshot
-from .rollups import OF_SKILL, Sums, Target
+from .rollups import Sums, Target
 
 _USERS_IN_ORG: Final = """
 SELECT day, (SELECT count(*) FROM user_daily WHERE pair_daily_id = pair_daily.id AND user_no > 0)

@@ -2,10 +2,10 @@
 
 from skillmeter.results import SkillMetrics, SkillUsage
 
+from ..seen import OF_SKILL
 from . import formulas, rollups
 from .params import Skill, SkillDays
 from .reader import Snapshot
-from .rollups import OF_SKILL
 
 HEALTH_DAYS = 30
 
