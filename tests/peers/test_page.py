@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +100,14 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
         yield daemon
 
 
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """A daemon with more skills than are shown at first: s119 is the most used, s000 the least."""
+    with DaemonProcess(tmp_path_factory.mktemp("many"), env=HTTP) as daemon:
+        record(daemon, *((f"s{number:03}", "acme", number + 1, 0, 1.0) for number in range(120)))
+        yield daemon
+
+
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     """An empty page of a fresh profile. At its end, nothing must have been said on the console."""
@@ -129,7 +138,25 @@ def names(page: Page) -> list[str]:
 
 def cell(page: Page, skill: str, column: int) -> Any:
     """A cell of a skill's row."""
-    return page.locator("tbody tr", has=page.get_by_role("link", name=skill, exact=True)).locator("td").nth(column)
+    row = page.locator("tbody tr", has=page.get_by_role("link", name=skill, exact=True))
+    return row.locator("th, td").nth(column)
+
+
+def refreshed(page: Page) -> None:
+    """Have it refresh, and wait until it has."""
+    with page.expect_response("**/api/v1/orgs*"):
+        page.evaluate("dispatchEvent(new Event('hashchange'))")
+    expect(page.locator("#live")).to_have_attribute("data-state", "live")
+
+
+def kept(page: Page) -> tuple[int, int]:
+    """How many nodes and listeners the browser keeps for the page, garbage aside."""
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable")
+    session.send("HeapProfiler.collectGarbage")
+    metrics = {metric["name"]: metric["value"] for metric in session.send("Performance.getMetrics")["metrics"]}
+    session.detach()
+    return metrics["Nodes"], metrics["JSEventListeners"]
 
 
 class TestBoard:
@@ -181,7 +208,7 @@ class TestBoard:
         expect(page.locator("tbody a").nth(0)).to_have_text("parse_json")
         page.keyboard.press("Enter")
         expect(head).to_have_attribute("aria-sort", "descending")
-        expect(page.locator("tbody a").last).to_have_text("parse_json")
+        expect(page.locator("tbody a").first).to_have_text("summarise")
         expect(head.get_by_role("button")).to_be_focused()
         assert page.locator("th[aria-sort]").count() == 1
 
@@ -205,9 +232,114 @@ class TestBoard:
             expect(page.locator("tbody a").first).to_have_text("rank")
             expect(link).to_be_focused()
 
+    @pytest.mark.parametrize(
+        "label", ["Skill", "Over time", "Calls", "Success", "p50", "p95", "p99", "Rating", "Users"]
+    )
+    def test_every_column_can_be_sorted_by(self, page: Page, daemon: DaemonProcess, label: str) -> None:
+        """Either way, all the skills stay, and who listens is told by which column and which way."""
+        page.goto(url(daemon, "#sort=rating" if label == "Calls" else ""))
+        expect(page.get_by_role("rowheader", name="parse_json")).to_be_visible()
+        all_names = sorted(names(page))
+        slowest_or_last = {"Skill": all_names[-1], "p50": "summarise", "p95": "summarise", "p99": "summarise"}
+        head = page.get_by_role("columnheader", name=label, exact=True)
+        ways = ["ascending", "descending"] if label in ("Skill", "p50", "p95", "p99") else ["descending", "ascending"]
+        for way in ways:
+            head.get_by_role("button").press("Enter")
+            expect(head).to_have_attribute("aria-sort", way)
+            assert sorted(names(page)) == all_names
+            if way == "descending" and label in slowest_or_last:
+                assert names(page)[0] == slowest_or_last[label]
+
+    def test_little_evidence_neither_wins_nor_loses(self, page: Page, tmp_path: Path) -> None:
+        """Turned round, a column begins with what is surely the worst, not with what was hardly tried."""
+        skills = [
+            ("fails_often", "acme", 20, 80, 5.0),
+            ("fails_once", "acme", 0, 1, 9000.0),
+            ("works", "acme", 90, 10, 1.0),
+        ]
+        with DaemonProcess(tmp_path, env=HTTP) as daemon:
+            record(daemon, *skills)
+            page.goto(url(daemon, "#sort=success_rate&reversed=1"))
+            expect(page.locator("tbody a")).to_have_text(["fails_often", "fails_once", "works"])
+            page.goto(url(daemon, "#sort=performance&reversed=1"))
+            expect(page.locator("tbody a")).to_have_text(["fails_often", "works", "fails_once"])
+
+    def test_coming_back_from_a_skill(self, page: Page, many: DaemonProcess) -> None:
+        """The board is where it was left, and the focus on the skill that was looked at."""
+        page.goto(url(many))
+        link = page.get_by_role("link", name="s050")
+        link.focus()
+        top = page.evaluate("scrollY")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=1)).to_have_text("s050")
+        page.go_back()
+        expect(link).to_be_focused()
+        assert top > 0
+        assert page.evaluate("scrollY") == top
+
+
+class TestManySkills:
+    """More than are shown at first: what is looked for is found among all."""
+
+    def test_the_rest_is_shown_on_request(self, page: Page, many: DaemonProcess) -> None:
+        """A button shows all, which the address tells, and takes it back; the focus stays on it."""
+        page.goto(url(many))
+        expect(page.locator(".foot")).to_contain_text("The first 100 of 120 skills.")
+        assert len(names(page)) == 100
+        page.get_by_role("button", name="Show all").press("Enter")
+        expect(page.locator("tbody tr")).to_have_count(120)
+        page.reload()
+        expect(page.locator("tbody tr")).to_have_count(120)
+        button = page.get_by_role("button", name="Show the first 100")
+        button.press("Enter")
+        expect(page.locator("tbody tr")).to_have_count(100)
+        expect(page.locator(".foot button")).to_be_focused()
+
+    def test_the_least_are_the_least_of_all(self, page: Page, many: DaemonProcess) -> None:
+        """Turned round, or in an order that the page makes, a column begins with skills beyond the first hundred."""
+        page.goto(url(many, "#reversed=1"))
+        expect(page.locator("tbody a").first).to_have_text("s000")
+        page.goto(url(many, "#sort=skill"))
+        expect(page.locator("tbody a").first).to_have_text("s000")
+        expect(page.locator("tbody tr")).to_have_count(100)
+
+    def test_one_is_found_by_its_name(self, page: Page, many: DaemonProcess) -> None:
+        """Also one that is not shown; the address keeps what was looked for, and no other name is an answer too."""
+        page.goto(url(many))
+        expect(page.locator("tbody tr")).to_have_count(100)
+        page.get_by_role("searchbox").press_sequentially("S00")
+        expect(page.locator("tbody a")).to_have_text([f"s00{number}" for number in range(9, -1, -1)])
+        page.reload()
+        expect(page.locator("tbody a")).to_have_count(10)
+        expect(page.get_by_role("searchbox")).to_have_value("S00")
+        page.get_by_role("searchbox").fill("nothing like it")
+        expect(page.locator("tbody")).to_contain_text("No skill has “nothing like it” in its name")
+
 
 class TestSkill:
     """One skill."""
+
+    def test_a_chart_by_keyboard(self, page: Page, daemon: DaemonProcess) -> None:
+        """The arrow keys go from step to step, and show and tell its values, until the chart is left."""
+        page.goto(url(daemon, "#skill=summarise"))
+        chart = page.get_by_role("slider", name="Calls over time")
+        expect(chart).to_have_attribute("aria-valuetext", re.compile("all: latest .*, highest 30"))
+        page.get_by_role("button", name="Live").click()  # paused: what is told does not change under us
+        chart.press("Home")
+        expect(chart).to_have_attribute("aria-valuetext", re.compile(": all 30, failed 10$"))
+        expect(chart.locator(".tip")).to_contain_text("all 30failed 10")
+        chart.press("ArrowRight")
+        expect(chart).to_have_attribute("aria-valuetext", re.compile(": all 0, failed 0$"))
+        chart.press("Tab")
+        expect(page.locator(".tip:visible")).to_have_count(0)
+
+    def test_an_org_that_never_called_it(self, page: Page, daemon: DaemonProcess) -> None:
+        """It says that there is nothing, and which filters show what there is."""
+        page.goto(url(daemon, "#skill=summarise&org=zeta"))
+        expect(page.locator(".hint")).to_contain_text("Take “All time” and “All orgs”")
+        expect(page.locator(".tile").first).to_contain_text("0")
+        page.get_by_label("Org").select_option("")
+        expect(page.locator(".hint")).to_be_hidden()
 
     def test_it_shows_all_there_is(self, page: Page, daemon: DaemonProcess) -> None:
         """Numbers, both charts, the distribution, ratings, error types, users and orgs."""
@@ -223,7 +355,14 @@ class TestSkill:
         page = browser.new_page()  # the console tells of the 404
         page.goto(url(daemon, "#skill=parse_jsn"))
         expect(page.get_by_role("alert")).to_contain_text("did you mean 'parse_json'")
-        page.get_by_role("alert").get_by_role("link").click()
+        expect(page.locator("main > *")).to_be_hidden()  # no empty numbers
+        page.get_by_role("alert").get_by_role("link").focus()
+        with page.expect_response("**/api/v1/usage*"):
+            pass  # it has asked again, and said nothing new
+        with page.expect_response("**/api/v1/usage*"):
+            pass
+        expect(page.get_by_role("alert").get_by_role("link")).to_be_focused()
+        page.keyboard.press("Enter")
         expect(page.get_by_role("link", name="parse_json")).to_be_visible()
         page.close()
 
@@ -266,6 +405,41 @@ class TestStates:
             expect(page.locator("#live")).to_have_attribute("data-state", "live")
         page.close()
 
+    def test_a_daemon_that_is_silent(self, browser: Browser, tmp_path: Path) -> None:
+        """It is taken for away after a while, and is there again when it answers."""
+        page = browser.new_page()  # the console tells of what was given up
+        with DaemonProcess(tmp_path, env=HTTP) as daemon:
+            record(daemon, SKILLS[0])
+            page.goto(url(daemon))
+            expect(page.get_by_role("link", name="parse_json")).to_be_visible()
+            daemon.pause()
+            expect(page.get_by_role("alert")).to_contain_text("does not answer", timeout=30_000)
+            expect(page.get_by_role("link", name="parse_json")).to_be_visible()
+            daemon.resume()
+            expect(page.get_by_role("alert")).to_be_hidden(timeout=30_000)
+        page.close()
+
+    def test_numbers_are_of_the_period_that_is_named(self, browser: Browser, daemon: DaemonProcess) -> None:
+        """Those of another one are not shown while there is no answer."""
+        page = browser.new_page()  # the console tells of requests that fail
+        page.goto(url(daemon))
+        expect(page.get_by_role("link", name="parse_json")).to_be_visible()
+        page.route("**/api/**", lambda route: route.abort())
+        expect(page.get_by_role("alert")).to_be_visible()
+        expect(page.get_by_role("link", name="parse_json")).to_be_visible()
+        page.get_by_label("Period").select_option("7")
+        expect(page.get_by_role("link", name="parse_json")).to_be_hidden()
+        page.close()
+
+    def test_a_daemon_that_cannot_answer(self, browser: Browser, daemon: DaemonProcess) -> None:
+        """Its own trouble is told as such, with who helps, and not blamed on the filters."""
+        page = browser.new_page()  # the console tells of the 503
+        trouble = {"status": 503, "json": {"error": "the database is locked"}}
+        page.route("**/api/v1/overview*", lambda route: route.fulfill(**trouble))
+        page.goto(url(daemon))
+        expect(page.get_by_role("alert")).to_contain_text("The database is locked. “skillmeter doctor” says what to do")
+        page.close()
+
     def test_it_asks_for_the_token(self, browser: Browser, tmp_path: Path) -> None:
         """Off loopback it shows nothing before the right token was given, which it keeps out of the address."""
         page = browser.new_page()  # the console tells of the 401s
@@ -302,6 +476,47 @@ class TestStates:
         assert page.evaluate(FAINT) == []
         page.close()
 
+    def test_the_focus_can_be_seen(self, page: Page, daemon: DaemonProcess) -> None:
+        """Wherever the tab key leads, from the first link to the first skill, there is a ring around it."""
+        page.goto(url(daemon))
+        expect(page.get_by_role("link", name="parse_json")).to_be_visible()
+        for _ in range(17):
+            page.keyboard.press("Tab")
+            style = page.evaluate("getComputedStyle(document.activeElement).outline")
+            assert "solid 2px" in style, page.evaluate("document.activeElement.outerHTML")
+        expect(page.get_by_role("link", name="parse_json")).to_be_focused()
+
+    @pytest.mark.parametrize(("motion", "animation"), [("no-preference", "pulse"), ("reduce", "none")])
+    def test_nothing_moves_for_who_asked_for_it(
+        self, browser: Browser, daemon: DaemonProcess, motion: Any, animation: str
+    ) -> None:
+        """The one thing that moves stands still if the system says so."""
+        page = browser.new_page(reduced_motion=motion)
+        page.goto(url(daemon))
+        expect(page.locator("#live")).to_have_attribute("data-state", "live")
+        assert page.evaluate("getComputedStyle(document.querySelector('.dot')).animationName") == animation
+        page.close()
+
+    def test_a_tab_left_open_does_not_grow(self, page: Page, daemon: DaemonProcess) -> None:
+        """Fifty refreshes and ten skills later the browser keeps as many nodes and listeners for it as before."""
+
+        def look_around(times: int) -> None:
+            for _ in range(times):
+                page.evaluate("location.hash = '#skill=summarise'")
+                expect(page.locator(".histogram")).to_be_visible()
+                page.evaluate("location.hash = ''")
+                expect(page.get_by_role("link", name="parse_json")).to_be_visible()
+                for _ in range(5):
+                    refreshed(page)
+
+        page.goto(url(daemon))
+        look_around(2)
+        nodes, listeners = kept(page)
+        look_around(10)
+        more_nodes, more_listeners = kept(page)
+        assert more_nodes < nodes + 200  # one skill that is kept has more
+        assert more_listeners == listeners
+
     @pytest.mark.parametrize("place", ["", "#skill=" + "w" * 256])
     def test_a_phone_needs_no_sideways_scrolling(self, browser: Browser, daemon: DaemonProcess, place: str) -> None:
         """On a narrow screen the page is as wide as the screen, whatever the names are."""
@@ -310,3 +525,47 @@ class TestStates:
         expect(page.locator("#live")).to_have_attribute("data-state", "live")
         assert page.evaluate("document.documentElement.scrollWidth") == 360
         page.close()
+
+    def test_a_phone_has_every_column(self, browser: Browser, daemon: DaemonProcess) -> None:
+        """The table moves sideways, and the names stay in view."""
+        page = browser.new_page(viewport={"width": 360, "height": 740})
+        page.goto(url(daemon))
+        users = cell(page, "parse_json", 9)
+        users.scroll_into_view_if_needed()
+        expect(users).to_be_in_viewport(ratio=0.9)
+        expect(page.get_by_role("link", name="parse_json")).to_be_in_viewport(ratio=0.9)
+        page.close()
+
+
+NUMBERS = {
+    "count(12345678)": "12,345,678",
+    "count(null)": "\N{EN DASH}",
+    "short(9999)": "9,999",
+    "short(12345678)": "12.3M",
+    "brief(999999)": "999,999",
+    "brief(12345678)": "12.3M",
+    "amount(1, 'call')": "1 call",
+    "amount(0, 'call')": "0 calls",
+    "latency(0)": "0 ms",
+    "latency(0.0004)": "0.40 µs",
+    "latency(0.4)": "0.40 ms",
+    "latency(1234)": "1.23 s",
+    "latency(90000)": "1.50 min",
+    "latency(32000000)": "8.89 h",
+    "percent(1)": "100 %",
+    "percent(0.99999)": "99.9 %",
+    "percent(0.00001)": "0.1 %",
+    "interval(0.9998, 1)": "99.9\N{EN DASH}100.0 %",
+    "bytes(0)": "0 B",
+    "bytes(1048576)": "1.0 MiB",
+    "duration(3600)": "1 h",
+    "visible(' ')": "“ ”",
+    "visible('a b')": "a b",
+}
+
+
+def test_numbers_of_any_size(page: Page, daemon: DaemonProcess) -> None:
+    """They are short and true, with their unit; a name of blanks can be seen."""
+    page.goto(url(daemon))
+    shown = {call: page.evaluate(f"import('/format.js').then((format) => format.{call})") for call in NUMBERS}
+    assert shown == NUMBERS

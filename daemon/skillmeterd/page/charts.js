@@ -1,7 +1,7 @@
 // Charts: uPlot in the page's colours, the small lines of a table, and bars that are plain elements.
 
 import { h, svg, say } from "./dom.js";
-import { NONE, count, latency, moment } from "./format.js";
+import { NONE, amount, count, duration, latency, moment, visible } from "./format.js";
 
 const styles = getComputedStyle(document.documentElement);
 const colour = (name) => () => styles.getPropertyValue(`--${name}`).trim();
@@ -11,7 +11,12 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   for (const chart of alive) chart.redraw();
 });
 
-/** A chart over time. Lines: {label, colour, bars}; all are drawn from the same axis. */
+const WHOLE = Array.from({ length: 16 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
+
+/**
+ * A chart over time. Lines: {label, colour, bars}; all are drawn from the same axis; bars are whole numbers. It is a
+ * slider over its steps: the arrow keys, as the pointer, show one step's values.
+ */
 export class TimeChart {
   constructor(title, lines, format) {
     this.lines = lines;
@@ -19,7 +24,15 @@ export class TimeChart {
     this.step_s = 86_400;
     this.plot = null;
     this.nothing = h("p", { class: "empty", hidden: true }, "No call in this period.");
-    this.host = h("div", { class: "plot", role: "img" }, this.nothing);
+    this.host = h("div", {
+      class: "plot",
+      role: "slider",
+      tabindex: 0,
+      "aria-label": `${title} over time`,
+      "aria-valuemin": 1,
+      onkeydown: (event) => this.#turn(event),
+      onblur: () => this.plot?.setCursor({ left: -10, top: -10 }),
+    }, this.nothing);
     this.tip = h("div", { class: "tip", hidden: true });
     this.note = h("span", { class: "note" });
     const legend = lines.map((line) => h("span", { class: `key ${line.colour}` }, line.label));
@@ -32,13 +45,16 @@ export class TimeChart {
   show({ start, step_s, is_complete }, columns) {
     const start_s = Date.parse(start) / 1000;
     this.step_s = step_s;
+    this.isEmpty = !columns.some((column) => column.some(Boolean));
     this.data = [columns[0].map((_, step) => start_s + step * step_s), ...columns];
-    say(this.note, this.#noteOf(start_s, is_complete));
-    this.host.setAttribute("aria-label", this.#summary());
-    this.nothing.hidden = columns.some((column) => column.some(Boolean));
-    this.host.dataset.state = this.nothing.hidden ? "filled" : "empty";
-    if (this.plot) this.plot.setData(this.data);
-    else this.#resize();
+    say(this.note, this.isEmpty ? "" : this.#noteOf(start_s, is_complete));
+    this.nothing.hidden = !this.isEmpty;
+    this.host.dataset.state = this.isEmpty ? "empty" : "filled";
+    this.host.setAttribute("aria-valuemax", columns[0].length);
+    if (document.activeElement !== this.host) this.#tell(columns[0].length, this.isEmpty ? this.nothing.textContent : this.#summary());
+    if (!this.plot) return this.#resize();
+    this.plot.setData(this.data);
+    this.#point(this.plot);
   }
 
   close() {
@@ -48,7 +64,7 @@ export class TimeChart {
   }
 
   #noteOf(start_s, isComplete) {
-    const each = this.step_s >= 86_400 ? "UTC days" : `steps of ${this.step_s < 60 ? `${this.step_s} s` : `${this.step_s / 60} min`}`;
+    const each = this.step_s >= 86_400 ? "UTC days" : `steps of ${duration(this.step_s)}, local time`;
     return isComplete ? each : `${each}; the newest events, since ${moment(start_s, 1)}`;
   }
 
@@ -58,6 +74,28 @@ export class TimeChart {
       return `${line.label}: latest ${this.format(known.at(-1))}, highest ${this.format(known.length ? Math.max(...known) : null)}`;
     });
     return last.join(". ");
+  }
+
+  /** What a screen reader says. */
+  #tell(number, text) {
+    this.host.setAttribute("aria-valuenow", number);
+    this.host.setAttribute("aria-valuetext", text);
+  }
+
+  #turn(event) {
+    if (!this.plot || this.isEmpty) return;
+    const last = this.data[0].length - 1;
+    const now = this.plot.cursor.idx ?? last + 1;
+    const to = { ArrowLeft: now - 1, ArrowRight: now + 1, Home: 0, End: last }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    const step = Math.min(last, Math.max(0, to));
+    this.plot.setCursor({ left: this.plot.valToPos(this.data[0][step], "x"), top: 0 });
+    this.#tell(step + 1, `${moment(this.data[0][step], this.step_s)}: ${this.#valuesAt(step).join(", ")}`);
+  }
+
+  #valuesAt(step) {
+    return this.lines.map((line, index) => `${line.label} ${this.format(this.data[index + 1][step])}`);
   }
 
   #resize() {
@@ -77,6 +115,7 @@ export class TimeChart {
     return {
       width,
       height,
+      padding: [10, 16, 0, 0],
       legend: { show: false },
       tzDate: (seconds) => (this.step_s >= 86_400 ? uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC") : new Date(seconds * 1000)),
       cursor: { y: false, drag: { setScale: false, x: false }, points: { size: 7 } },
@@ -88,12 +127,20 @@ export class TimeChart {
         {
           ...axis,
           grid: { show: false },
-          size: 26,
+          size: 28,
+          gap: 8,
           space: 70,
           incrs: this.step_s >= 86_400 ? [1, 2, 7, 14, 28, 91].map((days) => days * 86_400) : undefined,
           values: (_, times, axis, space, apart_s) => times.map((time) => moment(time, Math.max(apart_s, this.step_s))),
         },
-        { ...axis, grid, size: 62, space: 34, values: (_, values) => values.map((value) => trimmed(this.format(value))) },
+        {
+          ...axis,
+          grid,
+          size: (_, texts) => 12 + 7 * Math.max(2, ...(texts ?? []).map((text) => text.length)),
+          space: 34,
+          incrs: this.lines[0].bars ? WHOLE : undefined,
+          values: (_, values) => values.map((value) => trimmed(this.format(value))),
+        },
       ],
       series: [{}, ...this.lines.map(series)],
       hooks: { setCursor: [(plot) => this.#point(plot)] },
@@ -102,12 +149,12 @@ export class TimeChart {
 
   #point(plot) {
     const step = plot.cursor.idx;
-    this.tip.hidden = step == null;
-    if (step == null) return;
-    const values = this.lines.map((line, index) => h("span", { class: `key ${line.colour}` }, `${line.label} ${this.format(this.data[index + 1][step])}`));
+    this.tip.hidden = step == null || step >= this.data[0].length; // none, or one that is gone
+    if (this.tip.hidden) return;
+    const values = this.#valuesAt(step).map((text, index) => h("span", { class: `key ${this.lines[index].colour}` }, text));
     this.tip.replaceChildren(h("strong", {}, moment(this.data[0][step], this.step_s)), ...values);
-    const left = plot.valToPos(this.data[0][step], "x");
-    this.tip.style.left = `${Math.min(Math.max(0, left + 12), Math.max(0, plot.over.clientWidth - this.tip.offsetWidth))}px`;
+    const [at, room] = [plot.valToPos(this.data[0][step], "x"), this.tip.offsetWidth + 12];
+    this.tip.style.left = `${at + room <= plot.over.clientWidth ? at + 12 : Math.max(0, at - room)}px`; // beside it, not over it
   }
 }
 
@@ -127,11 +174,12 @@ const HIGH = 26;
 export function sparkline() {
   const area = svg("polygon", { class: "area" });
   const line = svg("polyline", { class: "line" });
-  return svg("svg", { class: "spark", viewBox: `0 0 ${WIDE} ${HIGH}`, preserveAspectRatio: "none", "aria-hidden": "true" }, area, line);
+  return svg("svg", { class: "spark", viewBox: `0 0 ${WIDE} ${HIGH}`, preserveAspectRatio: "none", role: "img" }, area, line);
 }
 
 export function showSparkline(spark, values) {
   const [area, line] = spark.children;
+  spark.setAttribute("aria-label", `latest ${count(values.at(-1))}, highest ${count(Math.max(0, ...values))}`);
   const top = Math.max(1, ...values);
   const steps = Math.max(1, values.length - 1);
   const points = values.map((value, step) => `${((step / steps) * WIDE).toFixed(1)},${(HIGH - 2 - (value / top) * (HIGH - 4)).toFixed(1)}`);
@@ -145,12 +193,12 @@ export function histogram(bins, marks) {
   if (!bins.length) return h("p", { class: "empty" }, "No call in this period.");
   const most = Math.max(...bins.map((bin) => bin.executions));
   const columns = bins.map((bin) => {
-    const column = h("span", { title: `${latency(bin.from_ms)} to ${latency(bin.to_ms)}: ${count(bin.executions)} calls` });
+    const column = h("span", { title: `${latency(bin.from_ms)} to ${latency(bin.to_ms)}: ${amount(bin.executions, "call")}` });
     column.style.height = bin.executions ? `max(2px, ${(100 * bin.executions) / most}%)` : "0";
     return column;
   });
   const lines = marks.filter(([, value]) => value != null).map(([label, value]) => {
-    const mark = h("span", { class: `mark ${label}` }, h("b", {}, label));
+    const mark = h("span", { class: `mark ${label}` });
     mark.style.left = `${100 * placeOf(value, bins)}%`;
     return mark;
   });
@@ -180,6 +228,6 @@ export function bars(items, empty) {
     const bar = h("span", { class: `bar ${item.kind ?? ""}` });
     bar.style.width = `${(100 * item.amount) / most}%`;
     bar.hidden = !item.amount;
-    return h("li", {}, h("span", { class: "name", title: item.name ?? NONE }, item.name ?? h("i", {}, item.absent)), h("span", { class: "amount" }, item.note ?? count(item.amount)), bar);
+    return h("li", {}, h("span", { class: "name", title: item.name ?? NONE }, item.name == null ? h("i", {}, item.absent) : visible(item.name)), h("span", { class: "amount" }, item.note ?? count(item.amount)), bar);
   }));
 }

@@ -1,7 +1,7 @@
 // Daemon: the ledger, the sinks, and how the daemon and its files are.
 
 import { h, keyed, say } from "./dom.js";
-import { ago, bytes, count, duration } from "./format.js";
+import { ago, amount, bytes, count, duration } from "./format.js";
 
 const OUTCOMES = ["stored", "pending", "dropped", "rejected"];
 const NS_IN_MS = 1_000_000;
@@ -9,7 +9,7 @@ const NS_IN_MS = 1_000_000;
 export class Daemon {
   constructor() {
     this.badge = h("span", { class: "badge" });
-    this.attempted = h("p", { class: "sum" });
+    this.attempted = h("strong");
     this.parts = Object.fromEntries(OUTCOMES.map((outcome) => [outcome, h("span", { class: outcome })]));
     this.outcomes = list();
     this.reasons = list();
@@ -17,7 +17,7 @@ export class Daemon {
     this.facts = list();
     this.incidents = h("ul", { class: "incidents" });
     this.root = h("aside", { "aria-label": "Ledger and daemon" },
-      h("section", { class: "card" }, h("div", { class: "head" }, h("h2", {}, "Ledger"), this.badge), this.attempted,
+      h("section", { class: "card" }, h("div", { class: "head" }, h("h2", {}, "Ledger"), this.badge), h("p", { class: "sum" }, this.attempted, " attempted"),
         h("div", { class: "balance", "aria-hidden": "true" }, Object.values(this.parts)), this.outcomes, this.reasons),
       h("section", { class: "card" }, h("h2", {}, "Sinks"), this.sinks),
       h("section", { class: "card" }, h("h2", {}, "Daemon"), this.incidents, this.facts));
@@ -30,17 +30,17 @@ export class Daemon {
     fill(this.facts, [
       ["Version", status.version],
       ["Running for", duration((Date.now() - status.vitals.started_ns / NS_IN_MS) / 1000)],
-      ["Last commit", ago(status.vitals.last_commit_ns && status.vitals.last_commit_ns / NS_IN_MS)],
+      ["Last commit", status.vitals.last_commit_ns ? ago(status.vitals.last_commit_ns / NS_IN_MS) : "none since its start"],
       ["Database", status.database.problem || bytes(status.database.bytes + status.database.wal_bytes)],
-      ["Journals", status.spool.problem || `${count(status.spool.journals)}, ${bytes(status.spool.bytes)}`],
-      ["Set aside", count(status.spool.quarantined)],
+      ["Journals", status.spool.problem || (status.spool.journals ? `${count(status.spool.journals)}, ${bytes(status.spool.bytes)}` : "0")],
+      ["In quarantine", count(status.spool.quarantined)],
     ]);
   }
 
   #showLedger(ledger) {
     say(this.badge, ledger.problem || (ledger.balance === 0 ? "balances" : `off by ${count(ledger.balance)}`));
     this.badge.dataset.state = ledger.balance === 0 ? "good" : "bad";
-    this.attempted.replaceChildren(h("strong", {}, count(ledger.attempted)), " attempted");
+    say(this.attempted, count(ledger.attempted));
     for (const outcome of OUTCOMES) {
       this.parts[outcome].style.flexGrow = ledger[outcome];
       this.parts[outcome].hidden = !ledger[outcome];
@@ -65,7 +65,7 @@ function sinksOf(status) {
 function progressOf(sink) {
   if (sink.problem) return sink.problem;
   if (!sink.exports) return sink.healthy ? "ready, nothing exported yet" : "has not worked yet";
-  return `${count(sink.exports)} ${sink.exports === 1 ? "export" : "exports"}, the last ${ago(sink.last_success_ns / NS_IN_MS)}${sink.failures ? `, ${count(sink.failures)} failed` : ""}`;
+  return `${amount(sink.exports, "export")}, the last ${ago(sink.last_success_ns / NS_IN_MS)}${sink.failures ? `, ${count(sink.failures)} failed` : ""}`;
 }
 
 const sinkRow = () => h("li", {}, h("span", { class: "badge" }), h("strong"), h("span", { class: "note" }));

@@ -1,6 +1,6 @@
 // Main: chooses the view that the address asks for, has it refresh itself, and says what is wrong.
 
-import { NeedsToken, Refused, Unreachable, ask, keepToken } from "./api.js";
+import { NeedsToken, Refused, Unable, Unreachable, ask, keepToken } from "./api.js";
 import { Board } from "./board.js";
 import { h, say } from "./dom.js";
 import { address, place } from "./place.js";
@@ -11,6 +11,8 @@ const REFRESH_MS = 2500;
 const element = (id) => document.getElementById(id);
 const [main, problem, period, org, live, liveText] = ["main", "problem", "period", "org", "live", "live-text"].map(element);
 
+const board = new Board(); // kept, so that who comes back from a skill finds it as it was
+let boardTop = 0;
 let view = null;
 let paused = false;
 let timer = 0;
@@ -25,12 +27,13 @@ async function refresh() {
   try {
     const [names] = await Promise.all([ask("orgs", {}, request.signal), view.refresh(now, request.signal)]);
     showOrgs(names, now.org);
+    view.answered = questionOf(now);
+    view.root.hidden = false;
     problem.hidden = true;
-    live.dataset.state = paused ? "paused" : "live";
-    say(liveText, paused ? "Paused" : "Live");
+    showState(paused ? "paused" : "live", paused ? "Paused" : "Live");
   } catch (error) {
     if (error.name === "AbortError" || request !== asking) return;
-    showProblem(error);
+    showProblem(error, now);
     if (error instanceof NeedsToken) return;
   }
   if (!paused && !document.hidden) timer = setTimeout(refresh, REFRESH_MS);
@@ -38,40 +41,54 @@ async function refresh() {
 
 /** The right view for the address; one that is there already is kept. */
 function choose(now) {
-  period.value = now.days;
+  if (period.value !== now.days) period.value = now.days;
   if (org.value !== now.org) showOrgs([...org.options].map((option) => option.value).filter(Boolean), now.org);
   document.title = now.skill ? `${now.skill} - skillmeter` : "skillmeter";
   if (view?.skill === now.skill) return;
-  const moved = view !== null;
-  view?.close();
-  view = now.skill ? new Skill(now.skill) : new Board();
+  const left = view;
+  if (left === board) boardTop = scrollY;
+  left?.close?.();
+  view = now.skill ? new Skill(now.skill) : board;
   main.replaceChildren(view.root);
-  if (moved) {
-    main.focus({ preventScroll: true });
-    scrollTo(0, 0);
+  if (left) {
+    (view.linkTo?.(left.skill) ?? main).focus({ preventScroll: true });
+    scrollTo(0, view === board ? boardTop : 0);
   }
 }
+
+const questionOf = ({ days, org }) => `${days} ${org}`;
 
 function showOrgs(names, chosen) {
   const wanted = ["", ...new Set(chosen ? [...names, chosen] : names)];
   if (wanted.join("\n") !== [...org.options].map((option) => option.value).join("\n")) {
     org.replaceChildren(...wanted.map((name) => h("option", { value: name }, name || "All orgs")));
   }
-  org.value = chosen;
+  if (org.value !== chosen) org.value = chosen;
 }
 
-function showProblem(error) {
-  live.dataset.state = "problem";
-  say(liveText, "Not up to date");
+function showState(state, text) {
+  live.dataset.state = state;
+  live.title = paused ? "Paused: press to go on" : "Refreshes itself: press to pause";
+  say(liveText, text);
+}
+
+/** Numbers that are there stay, unless they answer another question. */
+function showProblem(error, now) {
+  showState("problem", "Not up to date");
+  view.root.hidden = view.answered !== questionOf(now) || error instanceof Refused;
   if (error instanceof NeedsToken) return askForToken(error.message);
   const [hint, link] = whatToDo(error);
+  const text = `${sentence(error.message)} ${hint}`;
+  if (!problem.hidden && problem.said === text) return; // an alert that is made again is read out again
+  problem.said = text;
   problem.replaceChildren(h("strong", {}, sentence(error.message)), " ", hint, " ", link);
   problem.hidden = false;
 }
 
 function whatToDo(error) {
-  if (error instanceof Refused) return ["Change the filters, or go back:", h("a", { href: "#" }, "all skills")];
+  if (error instanceof Refused) return ["Go back to", h("a", { href: "#" }, "all skills")];
   if (error instanceof Unreachable) return ["Is it running? Start it with “skillmeter run”; this page goes on by itself.", ""];
+  if (error instanceof Unable) return ["“skillmeter doctor” says what to do; this page goes on by itself.", ""];
   console.error(error);
   return ["This is a fault of the page. Please report it with what the browser's console says.", ""];
 }
@@ -88,6 +105,7 @@ function askForToken(text) {
       refresh();
     },
   }, h("label", { for: "token" }, "This daemon asks for its token (ANALYTICS_HTTP_TOKEN)"), field, h("button", { type: "submit" }, "Show"), h("output", {}, text));
+  problem.said = null;
   problem.replaceChildren(form);
   problem.hidden = false;
   field.focus();
@@ -97,7 +115,6 @@ period.addEventListener("change", () => { location.hash = address({ days: period
 org.addEventListener("change", () => { location.hash = address({ org: org.value }); });
 live.addEventListener("click", () => {
   paused = !paused;
-  live.setAttribute("aria-pressed", String(!paused));
   refresh();
 });
 element("skip").addEventListener("click", (event) => {

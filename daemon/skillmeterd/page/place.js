@@ -1,6 +1,6 @@
-// Place: what is shown, as it stands in the address: #skill=...&days=...&org=...&sort=...
+// Place: what is shown, as it stands in the address: #skill=...&days=...&org=...&sort=...&find=...
 
-export const DEFAULTS = { skill: "", days: "30", org: "", sort: "usage_count", reversed: "" };
+export const DEFAULTS = { skill: "", days: "30", org: "", sort: "usage_count", reversed: "", find: "", rows: "" };
 const PERIODS = ["1", "7", "30", "90", "3660"];
 
 /** What the address says, with what it leaves out. */
