@@ -170,6 +170,19 @@ def test_a_kill_leaves_nothing_that_looks_whole(tmp_path: Path, words: list[str]
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("words", [["backup", "--force"], ["export", "--format", "csv"]])
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_only_files_are_replaced(tmp_path: Path, words: list[str], kind: str) -> None:
+    """Root that gives a device's name would have taken it away from everybody."""
+    source, target = recorded(tmp_path / "analytics.db", 1), tmp_path / "target"
+    target.mkdir() if kind == "folder" else os.mkfifo(target)
+    before = target.stat()
+    result = skillmeter(*words, target, "--db-path", source)
+    assert (result.exit_code, "is no regular file" in result.stderr) == (1, True)
+    assert target.stat() == before
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_an_existing_file_is_kept(tmp_path: Path) -> None:
     """A backup replaces a file only with --force, and never the database itself."""
     source = recorded(tmp_path / "analytics.db", 1)

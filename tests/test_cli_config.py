@@ -164,6 +164,13 @@ def test_a_reader_that_leaves_early_is_no_error(words: list[str]) -> None:
     assert ran.returncode == 1
 
 
+def test_output_that_nobody_wants() -> None:
+    """With standard output closed, a command does its work and prints nothing."""
+    for words in (["config", "show"], ["config", "show", "--json"]):
+        ran = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *RUN, *words], stderr=subprocess.PIPE, check=False)
+        assert (ran.returncode, ran.stderr) == (0, b"")
+
+
 def test_ctrl_c_ends_quietly() -> None:
     """A real SIGINT in a running command: exit code 130 and no traceback."""
     code = (

@@ -22,8 +22,6 @@ def command(context: Context, path: Path, force: bool, db_path: str | None, as_j
         raise Failure(f"there is no database {source}")
     if not path.parent.is_dir():
         raise Failure(f"there is no folder {path.parent}")
-    if path.is_dir():
-        raise Failure(f"{path} is a folder; give the name of a file")
     if path.exists() and (not force or path.resolve() == source.resolve()):
         raise Failure(f"{path} exists; choose another name" + ("" if force else ", or give --force"))
     try:

@@ -72,6 +72,8 @@ def command(
 def output(path: Path) -> Iterator[IO[bytes]]:
     """A file that takes its name when all is in it, or stdout."""
     if str(path) == "-":
+        if sys.stdout is None:
+            raise Failure("standard output is closed")
         yield sys.stdout.buffer
         return
     if not path.parent.is_dir():

@@ -209,6 +209,8 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], spare
     """
     from rich.console import Console
 
+    if sys.stdout is None:  # closed: whoever started us does not want to see it
+        return
     # Into a pipe nothing is wrapped: a line is for grep and awk, not for a screen.
     width = None if sys.stdout.isatty() else 10_000
     console = Console(markup=False, highlight=False, emoji=False, width=width)

@@ -47,7 +47,7 @@ def command(
     if as_json:
         print_json(entries())
         return
-    if not sys.stdout.isatty() or console.is_dumb_terminal:
+    if sys.stdout is None or not sys.stdout.isatty() or console.is_dumb_terminal:
         raise click.UsageError("top needs a terminal that it can draw on; `skillmeter leaderboard` prints once")
     title = f"skillmeter  {metric}, {period}"
     shown, problem = entries(), ""

@@ -9,6 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
 
+from ..errors import DaemonError
+
+
+class NotAFile(DaemonError):
+    """A device, a pipe or a folder, which must not be replaced. Nothing was changed."""
+
+
 _BESIDE: Final = ("-wal", "-shm", "-journal", "")  # what SQLite makes of a file, and the file
 
 
@@ -19,10 +26,12 @@ def create_private(path: Path) -> IO[bytes]:
 
 @contextlib.contextmanager
 def partial(target: Path) -> Iterator[Path]:
-    """A file beside `target` for what is not complete yet; what is there at the end goes. Raises OSError.
+    """A file beside `target` for what is not complete yet; what is there at the end goes. Raises NotAFile or OSError.
 
     What a killed process left there goes too: it no longer has the lock.
     """
+    if target.exists() and not target.is_file():
+        raise NotAFile(f"{target} is no regular file, and nothing else is replaced; give another name")
     for left in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
         with contextlib.suppress(OSError), left.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
