@@ -206,7 +206,7 @@ function fillRate(cell, entry) {
   const [rate, range, note] = cell.children;
   say(rate, percent(entry.success_rate));
   say(note, interval(entry.success_rate_low, entry.success_rate_high));
-  range.firstChild.style.left = `${100 * (entry.success_rate_low ?? 0)}%`;
+  range.firstChild.style.left = `min(${100 * (entry.success_rate_low ?? 0)}%, 100% - 3px)`;
   range.firstChild.style.right = `${100 - 100 * (entry.success_rate_high ?? 0)}%`;
 }
 
