@@ -1,9 +1,10 @@
 """Histories: records that tests make - events by hand and by hypothesis - in a database whose clock they move."""
 
+import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -113,8 +114,20 @@ def recorded(*groups: Sequence[Event], now_ns: int = NOW_NS) -> Iterator[Record]
 
 # What hypothesis makes.
 
-Happening = Callable[[int], Event]
-"""An event, given what time it is."""
+
+@dataclass(frozen=True)
+class Happening:
+    """An event so many days ago, at a moment of the day; None: at this one."""
+
+    days_ago: int
+    moment: int | None
+    event: Event
+
+    def at(self, now_ns: int) -> Event:
+        """The event, given what time it is."""
+        moment = now_ns % DAY_NS if self.moment is None else self.moment
+        at_ns = (now_ns // DAY_NS - self.days_ago) * DAY_NS + moment
+        return msgspec.structs.replace(self.event, recorded_at_ns=at_ns)
 
 
 @dataclass(frozen=True)
@@ -122,7 +135,7 @@ class Chapter:
     """A part of a life: time passes, perhaps something is deleted or everything restarts, and a group is committed."""
 
     wait: str
-    happenings: list[Happening] = field(repr=False)
+    happenings: list[Happening]
     restart: bool
     cleanup_days: int | None
 
@@ -133,7 +146,7 @@ class Chapter:
             record.restart()
         if self.cleanup_days is not None:
             record.cleanup(self.cleanup_days)
-        record.commit([happening(record.now_ns) for happening in self.happenings])
+        record.commit([happening.at(record.now_ns) for happening in self.happenings])
 
 
 def _next_midnight(now_ns: int) -> int:
@@ -151,28 +164,48 @@ WAITS: Final[Mapping[str, Callable[[int], int]]] = {
 }
 
 nows = st.sampled_from([MIDNIGHT_NS, MIDNIGHT_NS + 1, NOW_NS, MIDNIGHT_NS + DAY_NS - 1])
-_days_ago = st.sampled_from([0, 0, 0, 0, 1, 1, 1, 2, 6, 7, 8, 13, 14, 29, 30, 31, 365, 366, 400, 3659, 3660, -1, -400])
-_moments = st.sampled_from([None, None, 0, 1, DAY_NS // 3, DAY_NS - 1])  # of a day; None: as now
-_latencies = st.sampled_from([0.0, 0.0004, 0.5, 1.0, 10.0, 10.0, 250.0, 99_999.0])
+_DAYS_AGO: Final = (0, 0, 0, 0, 1, 1, 1, 2, 2, 6, 7, 8, 13, 14, 29, 30, 31, 365, 366, 400, 3659, 3660, -1, -400)
+_MOMENTS: Final = (None, None, 0, 1, DAY_NS // 3, DAY_NS - 1)
+_LATENCIES: Final = (0.0, 0.0004, 0.5, 1.0, 10.0, 10.0, 250.0, 99_999.0)
+_ERRORS: Final = (None, "KeyError", "keyerror")
+
+
+def _many(seed: int, count: int) -> list[Happening]:
+    """More than hypothesis would draw one by one; most are executions, and a skill has many of them."""
+    dice = random.Random(seed)
+
+    def event() -> Event:
+        skill, user, org = dice.choice(("a", "a", *SKILLS)), dice.choice(USERS), dice.choice(ORGS)
+        kind = dice.random()
+        if kind < 0.1:
+            return Rating(0, skill, user, org, dice.randint(1, 5))
+        if kind < 0.15:
+            return Health(0, skill, dice.uniform(0, 100))
+        good = dice.random() < 0.7
+        return Execution(0, skill, user, org, good, dice.choice(_LATENCIES), error_type=dice.choice(_ERRORS))
+
+    return [Happening(dice.choice(_DAYS_AGO), dice.choice(_MOMENTS), event()) for _ in range(count)]
+
+
 _skills, _users, _orgs = st.sampled_from(SKILLS), st.sampled_from(USERS), st.sampled_from(ORGS)
-_errors = st.sampled_from([None, "KeyError", "keyerror"])
-
-
-def _dated(days_ago: int, moment: int | None, event: Event) -> Happening:
-    def happening(now_ns: int) -> Event:
-        at = now_ns % DAY_NS if moment is None else moment
-        return msgspec.structs.replace(event, recorded_at_ns=(now_ns // DAY_NS - days_ago) * DAY_NS + at)
-
-    return happening
-
-
-_executions = st.builds(Execution, st.just(0), _skills, _users, _orgs, st.booleans(), _latencies, error_type=_errors)
+_executions = st.builds(
+    Execution,
+    st.just(0),
+    _skills,
+    _users,
+    _orgs,
+    st.booleans(),
+    st.sampled_from(_LATENCIES),
+    error_type=st.sampled_from(_ERRORS),
+)
 _ratings = st.builds(Rating, st.just(0), _skills, _users, _orgs, st.integers(1, 5))
 _healths = st.builds(Health, st.just(0), _skills, st.floats(0, 100))
-happenings = st.builds(
-    _dated, _days_ago, _moments, st.one_of(_executions, _executions, _executions, _ratings, _healths)
+_happenings = st.builds(
+    Happening, st.sampled_from(_DAYS_AGO), st.sampled_from(_MOMENTS), _executions | _ratings | _healths
 )
-groups = st.lists(happenings, max_size=2) | st.lists(happenings, min_size=5, max_size=40)
+groups = st.lists(_happenings, max_size=5) | st.builds(
+    _many, st.integers(0, 2**32), st.sampled_from([10, 30, 100, 200])
+)
 chapters = st.builds(
     Chapter,
     st.sampled_from([*WAITS]),

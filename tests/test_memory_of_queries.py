@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .histories import Chapter, check_life, lives, nows, questions, recorded, run
+from .histories import ORGS, Chapter, check_life, lives, nows, questions, recorded, run
+from .recomputation import DAY_NS
 
 any_question = st.one_of([st.tuples(st.just(method), params) for method, params in questions.items()])
 
@@ -16,6 +17,29 @@ def test_no_question_changes_the_answer_to_another(
 ) -> None:
     """Whatever was asked before, and also after more events came, each answer is that of the plain recomputation."""
     check_life(life, asked, now_ns)
+
+
+@given(lives, st.sampled_from([2, 7, 30, 366]), nows)
+@settings(max_examples=25)
+def test_no_two_questions_share_what_is_remembered(life: list[Chapter], days: int, now_ns: int) -> None:
+    """Of one skill and of all, over all orgs and within each, in one window: whatever might be taken for another."""
+    asked: list[tuple[str, dict[str, object]]] = []
+    for org in ORGS:
+        of_all: dict[str, object] = {"days": days, "org_id": org}
+        of_skill: dict[str, object] = {"skill_id": "a", **of_all}
+        asked += [(method, of_skill) for method in ("usage", "trends", "timeline", "distribution", "breakdown")]
+        asked += [(method, of_all) for method in ("leaderboard", "overview", "activity")]
+        asked += [("adoption", {"skill_id": "a", "org_id": org}), ("recommend", {"user_id": "u1", "org_id": org})]
+    check_life(life, asked, now_ns)
+
+
+@pytest.mark.parametrize("method", ["trends", "timeline"])
+def test_a_day_without_anything_is_a_day(method: str) -> None:
+    """When one has passed, the days that were asked for before are not taken for those until yesterday."""
+    with recorded([run(ago=1)]) as record:
+        record.check(method, {"skill_id": "a", "days": 2})
+        record.now_ns += DAY_NS
+        record.check(method, {"skill_id": "a", "days": 3})
 
 
 def test_users_of_yesterday_and_parts_of_yesterday_are_two_things() -> None:
