@@ -1,8 +1,10 @@
 """Export and import: what goes out comes back the same, once, whatever interrupts it; bad files are refused whole."""
 
+import functools
 import itertools
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -28,7 +30,7 @@ from skillmeterd.exchange.rows import event_of
 from skillmeterd.store import Chunk, Store
 
 from .journals import event, write_journal
-from .support import DaemonProcess, assert_exactly, journals, ledger, query, run_client
+from .support import WAIT_S, DaemonProcess, assert_exactly, journals, ledger, query, run_client, wait_until
 
 HEADINGS = "recorded_at,kind,skill_id,success,latency_ms"
 CELLS = "1,execution,s,1,2.5"
@@ -103,14 +105,37 @@ def test_interrupted(daemon: DaemonProcess, tmp_path: Path) -> None:
             closing(Carrier(Connection(daemon.endpoint), producer_of(file))) as carrier,
             pytest.raises(KeyboardInterrupt),
         ):
-            carrier.carry(broken(after), lambda done: None)
+            carrier.carry(functools.partial(broken, after), lambda done: None)
     with closing(Carrier(Connection(daemon.endpoint), producer_of(file))) as carrier:
-        assert 0 < carrier.carry(carried, lambda done: None) < 5000
-        assert carrier.carry(carried, lambda done: None) == 0
+        assert 0 < carrier.carry(lambda: carried, lambda done: None) < 5000
+        assert carrier.carry(lambda: carried, lambda done: None) == 0
     found = query(
         daemon.db_path, "SELECT count(*), count(DISTINCT recorded_at) FROM events WHERE skill_id='interrupted'"
     )
     assert found == [(5000, 5000)]
+
+
+def test_a_daemon_that_is_killed_and_comes_back(tmp_path: Path) -> None:
+    """An import goes on by itself, wherever the kills fall: every event once, and it says how many it stored."""
+    file = tmp_path / "events.jsonl"
+    lines = [
+        f'{{"recorded_at":{n},"kind":"execution","skill_id":"s","user_id":"{n}","success":1,"latency_ms":1}}\n'
+        for n in range(30_000)
+    ]
+    file.write_text("".join(lines))
+
+    def stored_are(least: int) -> bool:
+        return query(tmp_path / "analytics.db", "SELECT count(*) FROM events") >= [(least,)]
+
+    with DaemonProcess(tmp_path) as daemon:
+        command = [sys.executable, "-m", "skillmeterd", "import", str(file), "--json"]
+        process = subprocess.Popen(command, env=daemon.env, stdout=subprocess.PIPE)
+        for least in (1, 7_000, 16_000):
+            wait_until(functools.partial(stored_are, least))
+            daemon.restart()
+        out, _ = process.communicate(timeout=WAIT_S)
+        assert (process.returncode, json.loads(out)[0]["stored"]) == (0, 30_000)
+        assert_exactly(map(str, range(30_000)), daemon.db_path)
 
 
 def test_progress_counts_records(daemon: DaemonProcess, tmp_path: Path) -> None:
@@ -118,9 +143,9 @@ def test_progress_counts_records(daemon: DaemonProcess, tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
     file.write_text(str(tmp_path))
     seen: list[int] = []
-    made = [Execution(n, "progress", None, None, True, 1.0) for n in range(10)]
+    carried = [(msgspec.msgpack.encode(Execution(n, "progress", None, None, True, 1.0)), False) for n in range(10)]
     with closing(Carrier(Connection(daemon.endpoint), producer_of(file))) as carrier:
-        assert carrier.carry([(msgspec.msgpack.encode(one), False) for one in made], seen.append) == 10
+        assert carrier.carry(lambda: carried, seen.append) == 10
     assert (seen[0], seen[-1]) == (0, 10)
 
 

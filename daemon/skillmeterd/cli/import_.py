@@ -81,7 +81,8 @@ def _carry(settings: ClientSettings, kind: str, path: Path, count: int, producer
         contextlib.closing(Carrier(connection, producer_of(path))) as carrier,
         progress(f"importing {path.name}", count) as advance,
     ):
-        return carrier.carry(_events(kind, path, _committed(connection, producers)), advance)
+        committed = _committed(connection, producers)
+        return carrier.carry(lambda: _events(kind, path, committed), advance)
 
 
 def _committed(connection: Connection, producers: list[str]) -> dict[str, int]:

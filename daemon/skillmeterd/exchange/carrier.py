@@ -23,6 +23,7 @@ FORMAT: Final = b"skillmeter import 1\n"  # another number when the same file wo
 BATCH_BYTES: Final = 128 * 1024
 WINDOW: Final = 4  # batches on their way: what the daemon's queue for one client holds
 SILENCE_S: Final = 30.0
+PROBE_S: Final = 2.0  # a commit takes milliseconds; then ask how far it is
 
 Events = Iterable[tuple[bytes, bool]]
 """Of each its payload, and whether the database has it already, from elsewhere: it is not sent, and leaves a gap."""
@@ -35,6 +36,10 @@ def producer_of(path: Path) -> bytes:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.digest()[:16]
+
+
+class _Forgotten(Exception):
+    """The daemon may not have what was sent: it was ended, or takes long. Ask it, and go on from there."""
 
 
 class Carrier:
@@ -62,14 +67,31 @@ class Carrier:
         self._send(wire.Batch(self._producer, 0, 0, []), b"")
         return self._acknowledged()
 
-    def carry(self, events: Events, on_progress: Callable[[int], None]) -> int:
+    def carry(self, events: Callable[[], Events], on_progress: Callable[[int], None]) -> int:
         """Have the events committed that are not yet; returns how many were stored by this.
 
-        `on_progress` takes the number of this producer's that are committed. Raises DaemonUnavailable, DaemonError.
+        `events` gives them from the first on, again after a daemon has ended with batches on their way. `on_progress`
+        takes the number of this producer's that are committed. Raises DaemonUnavailable, DaemonError.
         """
         ack = self.committed()
-        before, sent, waiting = ack.records, ack.offset, deque[int]()
-        on_progress(before)
+        before, moved_s = ack.records, time.monotonic()
+        while True:
+            on_progress(ack.records)
+            try:
+                return self._carry(ack, events(), on_progress).records - before
+            except _Forgotten:
+                reached = self.committed()
+            if reached.offset < ack.offset:
+                raise DaemonError("the daemon's database was replaced meanwhile; run the same import again")
+            if reached.offset > ack.offset:
+                moved_s = time.monotonic()
+            elif time.monotonic() - moved_s > self._silence_s:
+                raise self._silent()
+            ack = reached
+
+    def _carry(self, ack: wire.Ack, events: Events, on_progress: Callable[[int], None]) -> wire.Ack:
+        """Send what is not committed and wait until it is. Raises _Forgotten when some of it has to be sent again."""
+        sent, waiting = ack.offset, deque[int]()
         for start, body in batches(events):
             if start + len(body) <= ack.offset:
                 continue
@@ -80,10 +102,14 @@ class Carrier:
                 ack = self._settle(waiting, on_progress)
         while waiting:
             ack = self._settle(waiting, on_progress)
-        return ack.records - before
+        return ack
 
     def _settle(self, waiting: deque[int], on_progress: Callable[[int], None]) -> wire.Ack:
+        if not self._socket.poll(int(PROBE_S * 1000)):
+            raise _Forgotten
         ack = self._acknowledged()
+        if ack.offset < waiting[0]:
+            raise _Forgotten
         while waiting and waiting[0] <= ack.offset:
             waiting.popleft()
         on_progress(ack.records)
@@ -105,7 +131,7 @@ class Carrier:
                 return answer
             if isinstance(answer, wire.Refusal):
                 raise DaemonUnavailable(f"the daemon at {self._endpoint} refuses: {answer.reason}")
-            raise DaemonError("the daemon's database was replaced meanwhile; run the same import again")
+            raise _Forgotten  # a gap: it began anew while batches were on their way
         raise self._silent()
 
     def _silent(self) -> DaemonUnavailable:
