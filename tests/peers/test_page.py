@@ -333,10 +333,24 @@ class TestSkill:
         chart.press("Tab")
         expect(page.locator(".tip:visible")).to_have_count(0)
 
+    def test_a_chart_stays_in_place_when_it_gets_dark(self, page: Page, daemon: DaemonProcess) -> None:
+        """It is drawn in other colours, and each step is where it was."""
+        page.goto(url(daemon, "#skill=summarise"))
+        page.get_by_role("button", name="Live").click()
+        expect(page.get_by_role("button", name="Paused")).to_be_visible()
+        chart = page.get_by_role("slider", name="Calls over time")
+        chart.press("Home")
+        light = chart.screenshot(), chart.locator(".tip").get_attribute("style")
+        page.emulate_media(color_scheme="dark")
+        chart.press("Home")
+        dark = chart.screenshot(), chart.locator(".tip").get_attribute("style")
+        assert dark[0] != light[0]
+        assert dark[1] == light[1]
+
     def test_an_org_that_never_called_it(self, page: Page, daemon: DaemonProcess) -> None:
         """It says that there is nothing, and which filters show what there is."""
         page.goto(url(daemon, "#skill=summarise&org=zeta"))
-        expect(page.locator(".hint")).to_contain_text("Take “All time” and “All orgs”")
+        expect(page.locator(".hint:visible")).to_contain_text("Take “All time” and “All orgs”")
         expect(page.locator(".tile").first).to_contain_text("0")
         page.get_by_label("Org").select_option("")
         expect(page.locator(".hint")).to_be_hidden()

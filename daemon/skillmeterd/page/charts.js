@@ -120,7 +120,7 @@ export class TimeChart {
       tzDate: (seconds) => (this.step_s >= 86_400 ? uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC") : new Date(seconds * 1000)),
       cursor: { y: false, drag: { setScale: false, x: false }, points: { size: 7 } },
       scales: {
-        x: { range: (_, from, to) => [from - this.step_s / 2, to + this.step_s / 2] },
+        x: { range: () => [this.data[0][0] - this.step_s / 2, this.data[0].at(-1) + this.step_s / 2] }, // of the data: a redraw would widen the last one
         y: { range: (_, low, high) => [0, (high || 1) * 1.08] },
       },
       axes: [
