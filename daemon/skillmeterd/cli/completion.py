@@ -6,7 +6,7 @@ from click.shell_completion import get_completion_class
 SHELLS = ("bash", "zsh", "fish")
 _HINTS = {
     "bash": 'eval "$(skillmeter completion bash)"   # in ~/.bashrc',
-    "zsh": 'eval "$(skillmeter completion zsh)"   # in ~/.zshrc',
+    "zsh": 'eval "$(skillmeter completion zsh)"   # in ~/.zshrc, after compinit',
     "fish": "skillmeter completion fish > ~/.config/fish/completions/skillmeter.fish",
 }
 
