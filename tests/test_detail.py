@@ -1,6 +1,7 @@
 """Detail and timeline: the newest events themselves, and how the page's answers stay small."""
 
 import datetime
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -61,6 +62,20 @@ class TestTimelines:
             assert len(record.ask("activity", {"days": 3660}).executions) == 366
             record.check("activity", {"days": 3660})
             record.check("timeline", {"skill_id": "a", "days": 3660})
+
+    def test_many_skills_take_little_memory(self) -> None:
+        """Of those that are not shown, their days are not held; of equals the first by name are shown."""
+        events = [run(f"skill {number:04}", ago=300) for number in range(2000)]
+        with recorded([*events, run("skill 1999")]) as record:
+            tracemalloc.start()
+            try:
+                found = record.ask("activity", {"days": 366, "limit": 3})
+                peak = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+        assert [skill.skill_id for skill in found.skills] == ["skill 1999", "skill 0000", "skill 0001"]
+        assert found.executions == [2000, *[0] * 299, 1]
+        assert peak < 2000 * 301 * 8 / 4  # a quarter of what a number for each day would take
 
     def test_events_of_the_future_are_left_out(self) -> None:
         """A clock that runs a year ahead does not stretch the axis."""

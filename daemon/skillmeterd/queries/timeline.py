@@ -3,11 +3,14 @@
 A step is a UTC day. While there is no day but today to show, it is a part of today, made from the newest events.
 """
 
+import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
+
+import msgspec
 
 from skillmeter.results import Result
 
@@ -130,14 +133,16 @@ def activity(at: Snapshot, asked: Overall) -> Activity:
     """All skills, over all orgs or within one."""
     org_no = _org_no(at, asked.org_id)
     calls = _daily_calls(at, org_no, at.today - asked.days + 1)
-    if calls is None:
-        calls = _calls_of_today(at, org_no)
-    names = dict(at.rows("SELECT no, skill_id FROM skill"))
-    most = sorted(calls.skills, key=lambda no: (-sum(calls.skills[no]), names[no]))[: asked.limit]
+    if calls is not None:
+        names = _most_used(at, calls.skills, asked.limit)
+        runs = _daily_runs(at, org_no, calls.steps, sorted(names))
+    else:
+        calls, runs = _calls_of_today(at, org_no)
+        names = _most_used(at, calls.skills, asked.limit)
     return Activity(
         executions=calls.executions,
         failures=calls.failures,
-        skills=[SkillActivity(skill_id=names[no], executions=calls.skills[no]) for no in most],
+        skills=[SkillActivity(skill_id=name, executions=runs[no]) for no, name in names.items()],
         **calls.steps.answer(),
     )
 
@@ -190,28 +195,32 @@ def _point(executions: int, failures: int, latencies: Sketch) -> TimelinePoint:
 
 
 class _Calls:
-    """Calls by step: all, those that failed, and all of each skill by its number."""
+    """Calls by step: all, and those that failed; and each skill's in all steps together, by its number.
+
+    Not each skill's by step: of a million skills, these would be a billion numbers.
+    """
 
     def __init__(self, steps: _Steps) -> None:
         self.steps = steps
         self.executions = [0] * steps.count
         self.failures = [0] * steps.count
-        self.skills: dict[int, list[int]] = {}
+        self.skills: Counter[int] = Counter()
 
-    def add(self, skill_no: int, step: int, executions: int, failures: int) -> None:
+    def add(self, step: int, executions: int, failures: int) -> None:
         self.executions[step] += executions
         self.failures[step] += failures
-        if skill_no not in self.skills:
-            self.skills[skill_no] = [0] * self.steps.count
-        self.skills[skill_no][step] += executions
 
     def since(self, step: int) -> "_Calls":
-        """A copy without the steps before one."""
+        """A copy without the steps before one, in which there were none."""
         start_ns = self.steps.start_ns + step * self.steps.step_s * SECOND_NS
         calls = _Calls(_Steps(start_ns, self.steps.step_s, self.steps.count - step))
         calls.executions, calls.failures = self.executions[step:], self.failures[step:]
-        calls.skills = {no: runs[step:] for no, runs in self.skills.items()}
+        calls.skills = self.skills.copy()
         return calls
+
+
+Runs = dict[int, list[int]]
+"""Executions by step, by the skill's number."""
 
 
 def _org_no(at: Snapshot, org_id: str | None) -> int:
@@ -252,23 +261,65 @@ def _was_used(at: Snapshot, org_no: int, first: int, last: int) -> bool:
 
 
 def _count(at: Snapshot, org_no: int, calls: _Calls, first: int, last: int) -> None:
-    first_step = calls.steps.first_day
-    for skill_no, day, runs, good in at.rows(
-        f"SELECT skill_no, day, executions, successes FROM {_of_org(org_no)}"
-        " AND day BETWEEN :first AND :last AND executions",
-        org=org_no,
-        first=first,
-        last=last,
-    ):
-        calls.add(skill_no, day - first_step, runs, runs - good)
+    rows = f"FROM {_of_org(org_no)} AND day BETWEEN :first AND :last AND executions"
+    window = {"org": org_no, "first": first, "last": last}
+    for day, runs, good in at.rows(f"SELECT day, sum(executions), sum(successes) {rows} GROUP BY +day", **window):
+        calls.add(day - calls.steps.first_day, runs, runs - good)
+    calls.skills.update(dict(at.rows(f"SELECT skill_no, sum(executions) {rows} GROUP BY +skill_no", **window)))
 
 
-def _calls_of_today(at: Snapshot, org_no: int) -> _Calls:
+def _most_used(at: Snapshot, skills: Counter[int], limit: int) -> dict[int, str]:
+    """The names of those with most executions, by number, in that order; of equals the first by name."""
+    least = min(heapq.nlargest(limit, skills.values()), default=0)
+    more = [no for no, runs in skills.items() if runs > least]
+    equal = [no for no, runs in skills.items() if runs == least]
+    names: dict[int, str] = {}
+    for numbers in (more, equal):
+        names |= at.rows(
+            "SELECT no, skill_id FROM json_each(:numbers) JOIN skill ON no = value ORDER BY skill_id LIMIT :room",
+            numbers=_json(numbers),
+            room=limit - len(names),
+        )
+    return {no: names[no] for no in sorted(names, key=lambda no: (-skills[no], names[no]))}
+
+
+def _daily_runs(at: Snapshot, org_no: int, steps: _Steps, numbers: list[int]) -> Runs:
+    """Of a few skills. Days that are over are read once."""
+
+    def read(first: int, last: int) -> Runs:
+        runs = {no: [0] * (last - first + 1) for no in numbers}
+        of_skill = "pair ON pair.skill_no = value AND org_no = :org JOIN pair_daily ON pair_id = pair.id"
+        for no, day, executions in at.rows(
+            f"""SELECT value, day, executions
+                FROM json_each(:numbers) CROSS JOIN {of_skill if org_no else "skill_daily ON skill_no = value"}
+                AND day BETWEEN :first AND :last""",
+            numbers=_json(numbers),
+            org=org_no,
+            first=first,
+            last=last,
+        ):
+            runs[no][day - first] = executions
+        return runs
+
+    first, yesterday = steps.first_day, at.today - 1
+    key = ("activity of", org_no, tuple(numbers))
+    over, news = at.closed(key, first, yesterday, lambda: read(first, yesterday)), read(at.today, at.today)
+    return {no: [*over[no], *news[no]] for no in numbers}
+
+
+def _calls_of_today(at: Snapshot, org_no: int) -> tuple[_Calls, Runs]:
     steps, rows = _today(at, "pair.org_no = :no" if org_no else "true", org_no)
-    calls = _Calls(steps)
+    calls, runs = _Calls(steps), defaultdict[int, list[int]](lambda: [0] * steps.count)
     for at_ns, kind, _, skill_no in rows:
-        calls.add(skill_no, steps.at(at_ns), 1, int(not kind))
-    return calls
+        step = steps.at(at_ns)
+        calls.add(step, 1, int(not kind))
+        calls.skills[skill_no] += 1
+        runs[skill_no][step] += 1
+    return calls, runs
+
+
+def _json(numbers: list[int]) -> str:
+    return msgspec.json.encode(numbers).decode()
 
 
 # Today, from the events themselves.
