@@ -1,7 +1,9 @@
 """The command line's frame and `skillmeter config`: exit codes, clear messages, no secret, nothing loaded in vain."""
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -169,6 +171,21 @@ def test_output_that_nobody_wants() -> None:
     for words in (["config", "show"], ["config", "show", "--json"]):
         ran = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *RUN, *words], stderr=subprocess.PIPE, check=False)
         assert (ran.returncode, ran.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(("env", "colors"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_colors_can_be_declined(env: dict[str, str], colors: bool) -> None:
+    """On a terminal, `doctor` has colors unless NO_COLOR or the terminal says otherwise."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([*RUN, "doctor"], stdout=theirs, env={**os.environ, "TERM": "xterm", **env})
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError), process:  # EIO: the other side is closed
+        while True:
+            shown += os.read(ours, 65536)
+    os.close(ours)
+    assert b"settings" in shown
+    assert (b"\x1b[3" in shown) == colors
 
 
 def test_ctrl_c_ends_quietly() -> None:

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from skillmeter.events import Execution, Health, Rating
 from skillmeterd.cli import group
-from skillmeterd.cli.frame import table
+from skillmeterd.cli.frame import percent, table
 from skillmeterd.cli.leaderboard import HEADINGS, SPARE
 from skillmeterd.rows import DAY_NS
 from skillmeterd.store import Chunk, Store
@@ -82,8 +82,34 @@ def test_usage() -> None:
     """Counts, health and adoption of one skill."""
     printed = lines("usage", "parse_json")
     assert ["execution_count", "7"] in printed
+    assert ["success_rate", "85.71", "%"] in printed
     assert ["users_today", "3"] in printed
     assert json.loads(skillmeter("usage", "parse_json", "--json").output)["failure_count"] == 1
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [
+        (0.99999, 99.99),
+        (1.0, 100.0),
+        (0.0, 0.0),
+        (1e-9, 0.01),
+        (0.8973, 89.73),
+        (-0.5, -50.0),
+        (2.5, 250.0),
+        (None, None),
+    ],
+)
+def test_a_share_is_whole_only_if_it_is(share: float | None, shown: float | None) -> None:
+    """One failure among a million is not 100 %."""
+    assert percent(share) == shown
+
+
+def test_nothing_to_rank() -> None:
+    """An empty table would not say whether that is a mistake; JSON is a list in any case."""
+    result = skillmeter("leaderboard", "--org", "nobody")
+    assert (result.exit_code, result.stdout, "Nothing to rank" in result.stderr) == (0, "", True)
+    assert json.loads(skillmeter("leaderboard", "--org", "nobody", "--json").stdout) == []
 
 
 def test_trends() -> None:

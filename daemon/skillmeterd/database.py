@@ -39,7 +39,7 @@ _HINTS: Final = {
     sqlite3.SQLITE_PERM: "make the file and its folder writable for this user",
     sqlite3.SQLITE_NOTADB: "choose another file, or restore a backup",
     sqlite3.SQLITE_CORRUPT: "`skillmeter doctor` says more; restore a backup",
-    sqlite3.SQLITE_CANTOPEN: "check that its folder exists and is writable, and the limit on open files",
+    sqlite3.SQLITE_CANTOPEN: "check that this user may open it and write to its folder, and the limit on open files",
 }
 
 

@@ -1,5 +1,7 @@
 """The command line: `skillmeter COMMAND`. Each command is a module here whose `command` is loaded when it is named."""
 
+import os
+
 import click
 
 from skillmeter._version import __version__
@@ -42,6 +44,8 @@ COMMANDS = {
 def group(ctx: click.Context, config: str | None) -> None:
     """Usage analytics for AI-agent skills."""
     ctx.obj = Context(config)
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        ctx.color = False
 
 
 def main() -> None:

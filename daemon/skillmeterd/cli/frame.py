@@ -259,6 +259,14 @@ def table(
     return drawn
 
 
+def percent(share: float | None) -> float | None:
+    """A share of 1 in percent, to two digits; 100 only if nothing is missing, and 0 only if there is nothing."""
+    if share is None:
+        return None
+    found = round(100 * share, 2)
+    return min(99.99, max(0.01, found)) if 0 < share < 1 else found
+
+
 def _is_number(values: Sequence[object]) -> bool:
     return any(isinstance(value, (int, float)) for value in values)
 

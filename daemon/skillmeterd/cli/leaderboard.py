@@ -5,7 +5,7 @@ import click
 from skillmeter.results import LeaderboardEntry
 
 from ..queries.params import METRICS, PERIODS
-from .frame import Context, db_path_option, json_option, org_option, pass_context, print_json, print_table
+from .frame import Context, db_path_option, json_option, org_option, pass_context, percent, print_json, print_table
 
 HEADINGS = ("#", "skill", "score", "calls", "users", "success %", "p50 ms", "p95 ms", "p99 ms", "rating")
 SPARE = ("p50 ms", "p99 ms", "users", "rating", "p95 ms", "score", "success %", "calls")
@@ -29,13 +29,14 @@ def command(
     entries = context.asker(db_path).get_leaderboard(limit, metric, period, org_id)
     if as_json:
         print_json(entries)
+    elif not entries:
+        click.echo("Nothing to rank was recorded; --period all looks back to the first day.", err=True)
     else:
         print_table(HEADINGS, map(row, entries), SPARE)
 
 
 def row(entry: LeaderboardEntry) -> tuple[object, ...]:
     """A line of the table."""
-    success = None if entry.success_rate is None else 100 * entry.success_rate
     latencies = entry.p50_latency_ms, entry.p95_latency_ms, entry.p99_latency_ms
     score = int(entry.score) if entry.metric in ("usage_count", "adoption") else entry.score
     return (
@@ -44,7 +45,7 @@ def row(entry: LeaderboardEntry) -> tuple[object, ...]:
         score,
         entry.executions,
         entry.unique_users,
-        success,
+        percent(entry.success_rate),
         *latencies,
         entry.rating_avg,
     )

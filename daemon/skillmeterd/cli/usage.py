@@ -1,5 +1,7 @@
 """`skillmeter usage SKILL`: one skill, in its last days and since ever."""
 
+from typing import Final
+
 import click
 
 from .frame import (
@@ -8,10 +10,13 @@ from .frame import (
     json_option,
     org_option,
     pass_context,
+    percent,
     print_json,
     print_table,
     skill_argument,
 )
+
+SHARES: Final = ("success_rate", "share_of_active_users", "growth_daily", "growth_weekly", "retention")
 
 
 @click.command()
@@ -32,4 +37,6 @@ def command(context: Context, skill_id: str, days: int, org_id: str | None, db_p
         return
     adoption = facts.pop("adoption")
     del adoption["skill_id"], adoption["org_id"]
-    print_table(["", skill_id], {**facts, **adoption}.items())
+    shown = {**facts, **adoption}
+    shown |= {name: f"{percent(shown[name]):.2f} %" for name in SHARES if shown[name] is not None}
+    print_table(["", skill_id], shown.items())
