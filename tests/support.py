@@ -5,6 +5,7 @@ An event is known by its user id: `record(name)` in a script makes each event wi
 """
 
 import contextlib
+import http.client
 import os
 import shutil
 import signal
@@ -16,9 +17,11 @@ import tempfile
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
+
+import pytest
 
 from skillmeter.connection import Connection
 from skillmeter.errors import DaemonUnavailable
@@ -193,6 +196,19 @@ def journals(spool_dir: Path) -> list[str]:
     return sorted(name for name in os.listdir(spool_dir) if name.endswith((".journal", ".seg")))
 
 
+HTTP: Final = {"PROMETHEUS_ENABLED": "1", "PROMETHEUS_PORT": "0"}
+"""Environment of a daemon with the HTTP listener, which those of tests do without."""
+
+
+def read(address: str, path: str) -> tuple[int, bytes]:
+    """Status and body of a path of a running daemon."""
+    client = http.client.HTTPConnection(address, timeout=30)
+    with contextlib.closing(client):
+        client.request("GET", path)
+        answer = client.getresponse()
+        return answer.status, answer.read()
+
+
 # Scripts.
 
 
@@ -224,6 +240,12 @@ def run_client(script: str, env: Mapping[str, str], *args: object, code: int | N
     assert code is None or process.returncode == code, f"exit code {process.returncode}:\n{err.decode()}"
     assert code != 0 or not err, err.decode()
     return complete_lines(out)
+
+
+def skillmeter(*words: str, env: Mapping[str, str], **more: Any) -> "subprocess.CompletedProcess[str]":
+    """The command line, as a person runs it."""
+    command = [sys.executable, "-m", "skillmeterd", *words]
+    return subprocess.run(command, env=dict(env), capture_output=True, text=True, timeout=60, check=False, **more)
 
 
 def complete_lines(out: bytes) -> list[str]:
@@ -302,6 +324,23 @@ def _of_events(keys: str) -> str:
 
 def _of_rollup(table: str, keys: str) -> str:
     return f"SELECT {keys}, {_SUMS} FROM {table} WHERE executions GROUP BY {keys} ORDER BY {keys}"
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of that size, mounted for the time of the `with` block."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI has to let the tests mount a small disk: {mounted.stderr.decode()}")
+        pytest.skip("this user may not mount a small disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def free_port() -> int:

@@ -25,10 +25,9 @@ from skillmeterd.queries.params import Params, Skill
 from skillmeterd.queries.reader import Snapshot
 from skillmeterd.store import Store
 
-from .support import DaemonProcess, query, run_client
+from .support import HTTP, DaemonProcess, query, run_client
 
 TOKEN = "correct-horse-battery-staple"
-HTTP = {"PROMETHEUS_ENABLED": "1", "PROMETHEUS_PORT": "0"}
 STRANGE = ["<img src=x onerror=alert(1)>", "null", "ünï & =?#/\n", "'; DROP TABLE skill; --", "__proto__"]
 
 

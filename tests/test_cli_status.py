@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -13,24 +11,18 @@ from pathlib import Path
 import pytest
 
 from tests.journals import event, flip, write_journal
-from tests.support import DaemonProcess, assert_exactly, run_client, wait_until
-
-
-def skillmeter(daemon: DaemonProcess, *words: str) -> "subprocess.CompletedProcess[str]":
-    """Run the command with the daemon's settings."""
-    command = [sys.executable, "-m", "skillmeterd", *words]
-    return subprocess.run(command, env=daemon.env, capture_output=True, text=True, timeout=60, check=False)
+from tests.support import DaemonProcess, assert_exactly, run_client, skillmeter, wait_until
 
 
 def test_status_shows_the_ledger_and_its_reasons(tmp_path: Path):
     """One screen for people, the same for programs, exit code 0."""
     with DaemonProcess(tmp_path) as daemon:
         run_client("record('a'); client.record_skill_rating('s', 9); assert client.flush(20)", daemon.env, code=None)
-        screen = skillmeter(daemon, "status")
+        screen = skillmeter("status", env=daemon.env)
         assert screen.returncode == 0, screen.stderr
         assert "attempted 2 = stored 1 + pending 0 + dropped 0 + rejected 1" in screen.stdout
         assert "rejected.invalid_rating" in screen.stdout
-        answer = json.loads(skillmeter(daemon, "status", "--json").stdout)
+        answer = json.loads(skillmeter("status", "--json", env=daemon.env).stdout)
         assert answer["ready"] is True
         assert answer["ledger"]["balance"] == 0
 
@@ -38,7 +30,7 @@ def test_status_shows_the_ledger_and_its_reasons(tmp_path: Path):
 def test_status_without_a_daemon_says_what_to_do(tmp_path: Path):
     """Exit code 3, and one message that names the address and the command."""
     with DaemonProcess(tmp_path, started=False) as daemon:
-        result = skillmeter(daemon, "status")
+        result = skillmeter("status", env=daemon.env)
         assert result.returncode == 3
         assert "skillmeter run" in result.stderr
         assert str(daemon.runtime_dir) in result.stderr
@@ -50,11 +42,11 @@ def test_spool_lists_what_waits_and_drains_it_without_a_daemon(tmp_path: Path):
         recorded = [
             name for n in range(3) for name in run_client(f"[record(f'{n}-{{i}}') for i in range(50)]", daemon.env)
         ]
-        listed = json.loads(skillmeter(daemon, "spool", "ls", "--json").stdout)
+        listed = json.loads(skillmeter("spool", "ls", "--json", env=daemon.env).stdout)
         assert [row["owner"] for row in listed["journals"]] == ["ended"] * 3
         assert all(row["attempted"] == row["pending"] == 50 for row in listed["journals"])
-        assert "ended" in skillmeter(daemon, "spool", "ls").stdout
-        drained = skillmeter(daemon, "spool", "drain")
+        assert "ended" in skillmeter("spool", "ls", env=daemon.env).stdout
+        drained = skillmeter("spool", "drain", env=daemon.env)
         assert drained.returncode == 0, drained.stderr
         assert "Nothing" in drained.stdout
         assert_exactly(recorded, daemon.db_path)
@@ -71,10 +63,10 @@ def test_names_that_are_no_text_are_shown_all_the_same(tmp_path: Path):
             Path(os.fsdecode(bytes(place) + b"/\xff\x1b[31m\n.journal")).touch()
             Path(os.fsdecode(bytes(place) + b"/\xff\x1b[31m\n.txt")).touch()
         for words in (("spool", "ls"), ("spool", "repair"), ("doctor",)):
-            shown = skillmeter(daemon, *words)
+            shown = skillmeter(*words, env=daemon.env)
             assert "\\udcff\\x1b[31m\\n" in shown.stdout
             assert "\x1b" not in shown.stdout + shown.stderr
-            told = skillmeter(daemon, *words, "--json")
+            told = skillmeter(*words, "--json", env=daemon.env)
             assert "udcff" in told.stdout, told.stderr
             json.loads(told.stdout)
 
@@ -83,7 +75,7 @@ def test_spool_drain_waits_for_a_daemon_that_runs(tmp_path: Path):
     """It leaves the work to the daemon, and ends when the daemon has done it."""
     with DaemonProcess(tmp_path) as daemon:
         recorded = run_client("[record(str(n)) for n in range(50)]", daemon.env)
-        assert skillmeter(daemon, "spool", "drain").returncode == 0
+        assert skillmeter("spool", "drain", env=daemon.env).returncode == 0
         assert_exactly(recorded, daemon.db_path)
 
 
@@ -92,7 +84,7 @@ def test_spool_drain_says_what_it_could_not_take(tmp_path: Path):
     with DaemonProcess(tmp_path, started=False) as daemon:
         run_client("record('a')", daemon.env)
         (tmp_path / "blocked").mkdir()
-        result = skillmeter(daemon, "spool", "drain", "--db-path", str(tmp_path / "blocked"))
+        result = skillmeter("spool", "drain", "--db-path", str(tmp_path / "blocked"), env=daemon.env)
         assert result.returncode == 1
         assert "blocked" in result.stderr
         assert "Traceback" not in result.stderr
@@ -104,10 +96,10 @@ def test_spool_drain_gives_up_in_time(tmp_path: Path):
     with DaemonProcess(tmp_path) as daemon:
         daemon.pause()
         run_client("record('a')", daemon.env)
-        result = skillmeter(daemon, "spool", "drain", "--timeout", "0.5")
+        result = skillmeter("spool", "drain", "--timeout", "0.5", env=daemon.env)
         assert result.returncode == 1
         assert "1 journals of ended processes are left" in result.stdout
-        told = skillmeter(daemon, "spool", "drain", "--timeout", "0.1", "--json")
+        told = skillmeter("spool", "drain", "--timeout", "0.1", "--json", env=daemon.env)
         assert (told.returncode, json.loads(told.stdout)) == (1, {"left": 1})
 
 
@@ -116,17 +108,17 @@ def test_spool_repair_shows_first_and_puts_back_on_request(tmp_path: Path):
     with DaemonProcess(tmp_path, started=False) as daemon:
         written = write_journal(daemon.spool_dir, [[event("a"), event("b")], [event("c")]])
         flip(written.head, 20)
-        assert skillmeter(daemon, "spool", "drain").returncode == 0
-        shown = skillmeter(daemon, "spool", "repair")
+        assert skillmeter("spool", "drain", env=daemon.env).returncode == 0
+        shown = skillmeter("spool", "repair", env=daemon.env)
         assert shown.returncode == 0, shown.stderr
         assert "its header fails its checksum" in shown.stdout
         assert "--apply" in shown.stdout
         assert not daemon.journals()
-        applied = json.loads(skillmeter(daemon, "spool", "repair", "--apply", "--json").stdout)
+        applied = json.loads(skillmeter("spool", "repair", "--apply", "--json", env=daemon.env).stdout)
         assert applied["repaired"] == [written.head.name]
-        assert skillmeter(daemon, "spool", "drain").returncode == 0
+        assert skillmeter("spool", "drain", env=daemon.env).returncode == 0
         assert_exactly("abc", daemon.db_path)
-        assert json.loads(skillmeter(daemon, "spool", "repair", "--json").stdout)["quarantine"] == []
+        assert json.loads(skillmeter("spool", "repair", "--json", env=daemon.env).stdout)["quarantine"] == []
 
 
 def test_status_of_a_daemon_that_cannot_commit_exits_1(tmp_path: Path):
@@ -137,7 +129,7 @@ def test_status_of_a_daemon_that_cannot_commit_exits_1(tmp_path: Path):
             other.execute("BEGIN IMMEDIATE")
             run_client("record('b'); assert not client.flush(0.1)", daemon.env)
             wait_until(lambda: not daemon.ask("health")["ready"])
-            screen = skillmeter(daemon, "status")
+            screen = skillmeter("status", env=daemon.env)
         assert screen.returncode == 1
         assert "database is locked" in screen.stdout
 
@@ -150,11 +142,11 @@ def test_status_of_a_daemon_that_cannot_see_its_spool(tmp_path: Path):
         daemon.spool_dir.rename(tmp_path / "moved")
         daemon.spool_dir.touch()
         wait_until(lambda: "cannot look for orphans" in daemon.log())
-        screen = skillmeter(daemon, "status")
+        screen = skillmeter("status", env=daemon.env)
         assert (screen.returncode, screen.stderr) == (1, "")
         assert "cannot be read: [Errno 20] Not a directory" in screen.stdout
         assert "attempted 1 = stored 1" in screen.stdout
-        answer = json.loads(skillmeter(daemon, "status", "--json").stdout)
+        answer = json.loads(skillmeter("status", "--json", env=daemon.env).stdout)
         assert answer["spool"]["journals"] is None
         assert "Not a directory" in answer["spool"]["problem"]
         assert answer["ledger"]["stored"] == 1
@@ -167,12 +159,12 @@ def test_status_of_a_daemon_whose_database_is_gone(tmp_path: Path):
     """The ledger cannot be read: it says so, shows everything else, and exits 1; the API's ledger is 503."""
     with DaemonProcess(tmp_path, env={"PROMETHEUS_ENABLED": "true", "PROMETHEUS_PORT": "0"}) as daemon:
         daemon.db_path.rename(tmp_path / "moved")
-        screen = skillmeter(daemon, "status")
+        screen = skillmeter("status", env=daemon.env)
         assert (screen.returncode, screen.stderr) == (1, "")
         assert screen.stdout.count("cannot be read: unable to open database file") == 1
         assert "0 journals" in screen.stdout
-        answer = json.loads(skillmeter(daemon, "status", "--json").stdout)
+        answer = json.loads(skillmeter("status", "--json", env=daemon.env).stdout)
         assert answer["ledger"]["attempted"] is None
-        assert "Traceback" not in skillmeter(daemon, "doctor").stderr
+        assert "Traceback" not in skillmeter("doctor", env=daemon.env).stderr
         with pytest.raises(urllib.error.HTTPError, match="503"):
             urllib.request.urlopen(f"{answer['http']}/api/v1/ledger", timeout=30)

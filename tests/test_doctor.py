@@ -26,20 +26,14 @@ from skillmeterd.doctor.sinks import fetch
 
 from .journals import event, flip, write_journal
 from .otlp_receiver import Answer, Receiver
-from .support import DaemonProcess, run_client, start_client, wait_until
+from .support import DaemonProcess, run_client, skillmeter, start_client, wait_until
 
 NOBODY = 65534
 
 
-def run(env: Mapping[str, str], *words: str, **more: Any) -> "subprocess.CompletedProcess[str]":
-    """`skillmeter doctor` as a person runs it."""
-    command = [sys.executable, "-m", "skillmeterd", "doctor", *words]
-    return subprocess.run(command, env=dict(env), capture_output=True, text=True, timeout=60, check=False, **more)
-
-
 def examined(env: Mapping[str, str], **more: Any) -> dict[str, Any]:
     """What it says to programs."""
-    result = run(env, "--json", **more)
+    result = skillmeter("doctor", "--json", env=env, **more)
     assert not result.stderr, result.stderr
     answer: dict[str, Any] = json.loads(result.stdout)
     assert result.returncode == (answer["state"] == "fail")
@@ -69,7 +63,7 @@ def test_a_healthy_daemon_has_nothing_but_ok(tmp_path: Path) -> None:
         run_client("record('a'); assert client.flush(20)", daemon.env)
         daemon.wait_drained()
         assert troubles(daemon.env) == {}
-        screen = run(daemon.env)
+        screen = skillmeter("doctor", env=daemon.env)
     assert screen.returncode == 0
     assert "attempted 1 = stored 1" in screen.stdout
     assert " 0 warn, 0 fail" in screen.stdout
@@ -170,7 +164,7 @@ def test_all_mistakes_in_the_settings_are_told_and_the_rest_is_still_looked_at(t
         **{"ANALYTICS_DB_PTH": "x", "OTLP_TOKEN": "s3cr3t-of-env"},
     }
     with DaemonProcess(tmp_path) as daemon:
-        result = run({**daemon.env, **env}, "--json")
+        result = skillmeter("doctor", "--json", env={**daemon.env, **env})
         answer = json.loads(result.stdout)
     mistakes = [found["what"] for found in answer["findings"] if found["check"] == "settings.mistake"]
     assert len(mistakes) == 4, mistakes
@@ -369,7 +363,7 @@ def test_a_sink_that_fails(tmp_path: Path) -> None:
         with DaemonProcess(tmp_path, env=env) as daemon:
             wait_until(lambda: daemon.ask("status")["sinks"]["otlp"]["failures"])
             found = findings(daemon.env)
-            screen = run(daemon.env)
+            screen = skillmeter("doctor", env=daemon.env)
     assert found["sinks.otlp"].state == "fail"
     assert "401" in found["sinks.otlp"].what
     assert found["sinks.prometheus"].state == "ok"

@@ -28,7 +28,7 @@ from skillmeterd.http.messages import MAX_HEAD_BYTES
 from skillmeterd.http.monitoring import routes as monitoring_routes
 from skillmeterd.vitals import Vitals
 from tests.journals import event, write_journal
-from tests.support import DaemonProcess, assert_exactly, query, run_client, wait_until
+from tests.support import HTTP, DaemonProcess, assert_exactly, query, read, run_client, wait_until
 
 BIG = b"0123456789abcdef" * 2**18  # 4 MiB: more than the sockets on both sides hold
 TOKEN = "correct-horse-battery-staple"
@@ -47,7 +47,6 @@ ROUTES: Routes = {
     "/pieces": Route(lambda _: Response(200, (f"line {number}\n" for number in range(50_000)))),
 }
 
-HTTP = {"PROMETHEUS_ENABLED": "1", "PROMETHEUS_PORT": "0"}  # for a daemon of the tests, which have it off
 Serve = Callable[..., Listener]
 
 
@@ -708,15 +707,6 @@ def test_a_scrape_during_the_start_is_refused_or_right(tmp_path: Path) -> None:
 def committed(daemon: DaemonProcess) -> int:
     """The executions that are in SQLite."""
     return int(query(daemon.db_path, "SELECT sum(execution_count) FROM skill_usage")[0][0])
-
-
-def read(address: str, path: str) -> tuple[int, bytes]:
-    """Status and body of a path of a running daemon."""
-    client = http.client.HTTPConnection(address, timeout=30)
-    with contextlib.closing(client):
-        client.request("GET", path)
-        answer = client.getresponse()
-        return answer.status, answer.read()
 
 
 def executions(body: bytes) -> int:

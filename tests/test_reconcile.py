@@ -20,8 +20,7 @@ from skillmeterd.sinks.exposition import text
 from skillmeterd.sinks.otlp import Otlp
 
 from .otlp_receiver import Answer, Database, Receiver
-from .support import DaemonProcess, query, run_client, start_client, wait_until
-from .test_doctor import run
+from .support import DaemonProcess, query, run_client, skillmeter, start_client, wait_until
 
 LABELS = ("skill_id", "org_id")
 
@@ -395,7 +394,7 @@ def test_the_command_names_what_differs_and_exits_1(tmp_path: Path) -> None:
     with DaemonProcess(tmp_path) as daemon:
         run_client("[record(str(n)) for n in range(20)]; assert client.flush(20)", daemon.env)
         daemon.wait_drained()
-        live = run(daemon.env, "--reconcile", "--json")
+        live = skillmeter("doctor", "--reconcile", "--json", env=daemon.env)
         answer = json.loads(live.stdout)
         assert (live.returncode, answer["state"]) == (0, "ok"), answer
         assert list(answer) == ["state", "version", "findings", "reconcile"]
@@ -403,7 +402,7 @@ def test_the_command_names_what_differs_and_exits_1(tmp_path: Path) -> None:
         assert [list(one) for one in answer["reconcile"]] == [fields] * 5
         daemon.stop()
         alter(daemon.db_path, "UPDATE user_daily SET executions = executions - 1 WHERE user_no = 3")
-        stopped = run(daemon.env, "--reconcile")
+        stopped = skillmeter("doctor", "--reconcile", env=daemon.env)
     assert stopped.returncode == 1
     assert 'execution_count of skill_usage{skill_id="parse_json",org_id="o1"} is 20 here, 19 there' in stopped.stdout
 

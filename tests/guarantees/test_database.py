@@ -20,7 +20,6 @@ from skillmeterd.orphans import Orphans
 from skillmeterd.quarantine import Quarantine
 from skillmeterd.rows import DAY_NS
 from skillmeterd.store import Store
-from tests.guarantees.test_disk import small_disk
 from tests.journals import event, write_journal
 from tests.support import (
     DaemonProcess,
@@ -30,6 +29,7 @@ from tests.support import (
     query,
     recorded_names,
     run_client,
+    small_disk,
     start_client,
     wait_until,
 )

@@ -2,36 +2,17 @@
 
 import contextlib
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import DaemonProcess, assert_exactly, ledger, run_client, start_client
+from tests.support import DaemonProcess, assert_exactly, ledger, run_client, small_disk, start_client
 
 COUNT = """
 import json
 def refused():
     return client.get_config_summary()["ledger"]
 """
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of that size, mounted for the time of the `with` block."""
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        if os.environ.get("CI"):
-            pytest.fail(f"CI has to let the tests mount a small disk: {mounted.stderr.decode()}")
-        pytest.skip("this user may not mount a small disk")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_full_disk_refuses_and_counts_and_works_again_when_there_is_room(tmp_path: Path) -> None:

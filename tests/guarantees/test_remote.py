@@ -15,8 +15,7 @@ from typing import Final
 
 import pytest
 
-from ..peers.test_pod import free_port
-from ..support import DaemonProcess, assert_exactly, journals, query, run_client, start_client, wait_until
+from ..support import DaemonProcess, assert_exactly, free_port, journals, query, run_client, start_client, wait_until
 
 RUN: Final = [sys.executable, "-c", "from skillmeter._cli import main; main()"]
 

@@ -11,8 +11,18 @@ from typing import Any
 from skillmeter import records
 from skillmeterd import spool
 from tests.journals import event, flip, write_journal
-from tests.support import SCALE, DaemonProcess, assert_exactly, journals, ledger, recorded_names, run_client, wait_until
-from tests.test_http import HTTP, read
+from tests.support import (
+    HTTP,
+    SCALE,
+    DaemonProcess,
+    assert_exactly,
+    journals,
+    ledger,
+    read,
+    recorded_names,
+    run_client,
+    wait_until,
+)
 
 MIB = 1024 * 1024
 

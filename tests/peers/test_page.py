@@ -13,11 +13,10 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from ..support import DaemonProcess, run_client
+from ..support import HTTP, DaemonProcess, run_client
 from .programs import debian, missing
 
 TOKEN = "correct-horse-battery-staple"
-HTTP = {"PROMETHEUS_ENABLED": "1", "PROMETHEUS_PORT": "0"}
 OPTIONS = (
     *("--no-sandbox", "--headless", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),

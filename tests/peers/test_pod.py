@@ -1,20 +1,13 @@
 """The daemon, run as the rendered manifest says: its command, environment, users, groups and folders."""
 
-import socket
 from collections.abc import Iterator
 from typing import Final
 
 import pytest
 
-from ..support import assert_exactly, journals, ledger, wait_until
+from ..support import assert_exactly, free_port, journals, ledger, wait_until
 from .charts import pod_of, render, sidecar_of, values_of
 from .pod import Pod, why_not_others
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture(params=["one user", "users of their own"])
