@@ -18,7 +18,8 @@ from skillmeterd.queries import Queries
 from skillmeterd.retention import Retention
 from skillmeterd.store import Chunk, Store
 
-from .recomputation import ANSWERS, DAY_NS, History, Unknown, check, plain
+from .comparison import check, plain
+from .recomputation import ANSWERS, DAY_NS, History, Unknown
 
 TODAY: Final = 20_000
 MIDNIGHT_NS: Final = TODAY * DAY_NS

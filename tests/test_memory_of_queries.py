@@ -33,13 +33,16 @@ def test_no_two_questions_share_what_is_remembered(life: list[Chapter], days: in
     check_life(life, asked, now_ns)
 
 
-@pytest.mark.parametrize("method", ["trends", "timeline"])
+@pytest.mark.parametrize("method", ["trends", "timeline", "activity"])
 def test_a_day_without_anything_is_a_day(method: str) -> None:
-    """When one has passed, the days that were asked for before are not taken for those until yesterday."""
-    with recorded([run(ago=1)]) as record:
-        record.check(method, {"skill_id": "a", "days": 2})
+    """A window is not taken for one that begins or ends on another day, if nothing happened in between."""
+    skill = {} if method == "activity" else {"skill_id": "a"}
+    with recorded([run(ago=1), run(ago=9)]) as record:
+        for days in (2, 3, 4):
+            record.check(method, {**skill, "days": days})
         record.now_ns += DAY_NS
-        record.check(method, {"skill_id": "a", "days": 3})
+        for days in (3, 4, 11):
+            record.check(method, {**skill, "days": days})
 
 
 def test_users_of_yesterday_and_parts_of_yesterday_are_two_things() -> None:

@@ -17,8 +17,9 @@ from skillmeter.client import AnalyticsClient
 from skillmeter.events import Event, Execution, Health, Rating
 from skillmeter.results import LeaderboardEntry, SkillUsage, UsageTrendPoint
 from skillmeterd.cli import group
+from tests.comparison import check, plain
 from tests.histories import ORGS, SKILLS, USERS, Record
-from tests.recomputation import ANSWERS, DAY_NS, History, check, day_of, plain
+from tests.recomputation import ANSWERS, DAY_NS, History, day_of
 from tests.support import DaemonProcess, rows
 
 METRICS = ("usage_count", "success_rate", "rating", "adoption", "performance")
