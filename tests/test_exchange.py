@@ -1,9 +1,11 @@
 """Export and import: what goes out comes back the same, once, whatever interrupts it; bad files are refused whole."""
 
+import contextlib
 import functools
 import itertools
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,14 +21,14 @@ from hypothesis import strategies as st
 
 from skillmeter import records
 from skillmeter.connection import Connection
-from skillmeter.errors import DaemonUnavailable
+from skillmeter.errors import DaemonUnavailable, InvalidEventError, SkillmeterError
 from skillmeter.events import Event, Execution, Health, Rating
 from skillmeterd.cli import group
 from skillmeterd.exchange import formats
 from skillmeterd.exchange.carrier import BATCH_BYTES, Carrier, batches, producer_of
 from skillmeterd.exchange.journals import hand_over
 from skillmeterd.exchange.rows import COLUMNS as ROW
-from skillmeterd.exchange.rows import event_of
+from skillmeterd.exchange.rows import event_of, place_of
 from skillmeterd.store import Chunk, Store
 
 from .journals import event, write_journal
@@ -314,6 +316,33 @@ def test_every_field_comes_back(tmp_path_factory: pytest.TempPathFactory, kind: 
         if kind == "jsonl" and isinstance(one, Execution) and one.attributes is not None:
             one.attributes = one.attributes.replace("\n", " ")
     assert found == made
+
+
+@pytest.mark.parametrize("kind", formats.FORMATS)
+def test_damaged_files(tmp_path: Path, kind: str) -> None:
+    """Cut, or with bytes changed, a file is read as far as it goes, and what is wrong is an error of ours."""
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    path, chance = tmp_path / f"x.{kind}", random.Random(7)
+    with path.open("wb") as file:
+        writer = formats.writer(kind, file)
+        writer.write([row_of(one) for one in events()])
+        writer.finish()
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace("é".encode(), b"\xff\xff"))
+    with pytest.raises(formats.Unreadable):
+        list(formats.read(kind, path))
+    for _ in range(200):
+        damaged = bytearray(whole[: chance.choice([len(whole), chance.randrange(len(whole))])])
+        for _ in range(chance.randrange(4)):
+            at = chance.randrange(len(damaged) + 1)
+            damaged[at : at + chance.randrange(3)] = chance.randbytes(chance.randrange(3))
+        path.write_bytes(damaged)
+        with contextlib.suppress(SkillmeterError):
+            for row in formats.read(kind, path):
+                place_of(row)
+                with contextlib.suppress(InvalidEventError):
+                    event_of(row)
 
 
 def test_times_for_people() -> None:
