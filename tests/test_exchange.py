@@ -329,7 +329,7 @@ def test_damaged_files(tmp_path: Path, kind: str) -> None:
         writer.write([row_of(one) for one in events()])
         writer.finish()
     whole = path.read_bytes()
-    path.write_bytes(whole.replace("é".encode(), b"\xff\xff"))
+    path.write_bytes(whole.replace("é".encode(), b"\xff\xff").replace(b"skill_version", b"\xffkill_version"))
     with pytest.raises(formats.Unreadable):
         list(formats.read(kind, path))
     for _ in range(200):

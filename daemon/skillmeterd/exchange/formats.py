@@ -195,11 +195,7 @@ def _read_parquet(path: Path) -> Iterator[Mapping[str, Any]]:
             columns = [name for name in COLUMNS if name in file.schema_arrow.names]
             for batch in file.iter_batches(batch_size=PIECE, columns=columns):
                 yield from batch.to_pylist()
-    except (
-        arrow.ArrowException,
-        UnicodeDecodeError,
-        OSError,
-    ) as error:  # a damaged page is an OSError without a number
+    except (arrow.ArrowException, UnicodeDecodeError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of a damaged page it has no number
         raise Unreadable(f"{path} is no Parquet file, or damaged: {error}") from error
