@@ -109,6 +109,8 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - which says nothing
         """Refuse what is no HTTP/1.1 request, and close. Called while the error is handled that says what it is."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # if its body is what is wrong, its answer comes too late
         problem = sys.exception()
         status = problem.error_status_hint if isinstance(problem, h11.RemoteProtocolError) else 400
         refusal = Response.problem(status, f"this is no HTTP/1.1: {problem}", connection="close")
