@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from skillmeter.errors import QueryError
 from skillmeter.events import Event, Execution, Health, Rating
+from skillmeterd import seen
 from skillmeterd.queries import Queries
 from skillmeterd.retention import Retention
 from skillmeterd.store import Chunk, Store
@@ -92,6 +93,12 @@ class Record:
         left = [day >= first_day for day in self._commit_days]
         self.kept = min(self.kept, len(left) - left.index(True) if True in left else 0)
 
+    def settle(self, rows: int) -> None:
+        """Merge some of who was seen when, as the daemon does once there is much of it."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(seen, "MAX_RECENT", 0)
+            self.store.settle_seen(rows)
+
     def close(self) -> None:
         """Idempotent."""
         self.queries.close()
@@ -133,12 +140,13 @@ class Happening:
 
 @dataclass(frozen=True)
 class Chapter:
-    """A part of a life: time passes, perhaps something is deleted or everything restarts, and a group is committed."""
+    """A part of a life: time passes, perhaps it restarts, something is deleted or merged, and a group is committed."""
 
     wait: str
     happenings: list[Happening]
     restart: bool
     cleanup_days: int | None
+    settled: int
 
     def happen(self, record: Record) -> None:
         """To this record."""
@@ -147,6 +155,8 @@ class Chapter:
             record.restart()
         if self.cleanup_days is not None:
             record.cleanup(self.cleanup_days)
+        if self.settled:
+            record.settle(self.settled)
         record.commit([happening.at(record.now_ns) for happening in self.happenings])
 
 
@@ -213,6 +223,7 @@ chapters = st.builds(
     groups,
     restart=st.sampled_from([False, False, True]),
     cleanup_days=st.sampled_from([None, None, None, 1, 7]),
+    settled=st.sampled_from([0, 0, 10, 1000]),
 )
 lives = st.lists(chapters, min_size=1, max_size=4)
 
