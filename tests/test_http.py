@@ -378,7 +378,11 @@ def test_rubbish_behind_a_request_ends_the_connection(serve: Serve, caplog: pyte
     listener = serve()
     for body in (b"\r\n", b"Content-Length: 10\r\n\r\n0123456789", b"Transfer-Encoding: chunked\r\n\r\n"):
         for path in (b"/open", b"/healthz"):  # answered on a thread, or at once
-            answer_to(listener, HEAD.replace(b"/open", path) + body + b"\x00\xff rubbish\r\n\r\n")
+            for rubbish in (
+                b"\x00\xff rubbish",
+                HEAD.replace(b"GET", b"HEAD") + b"Transfer-Encoding: chunked\r\n\r\nz",
+            ):
+                answer_to(listener, HEAD.replace(b"/open", path) + body + rubbish + b"\r\n\r\n")
     assert get(listener, "/open")[0] == 200
     assert not caplog.records
 

@@ -130,7 +130,10 @@ class Connection(H11Protocol):
         if not self.transport.is_closing():
             self._room.wait(self)
             self._expect(IDLE_S)
-        super().on_response_complete()
+        try:
+            super().on_response_complete()
+        except h11.LocalProtocolError:  # it was rubbish, behind a HEAD, say, which no body may answer
+            self.abort()
         self._note_request(before)
 
     def _note_request(self, before: object) -> None:
