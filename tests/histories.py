@@ -177,7 +177,7 @@ WAITS: Final[Mapping[str, Callable[[int], int]]] = {
 nows = st.sampled_from([MIDNIGHT_NS, MIDNIGHT_NS + 1, NOW_NS, MIDNIGHT_NS + DAY_NS - 1])
 _DAYS_AGO: Final = (0, 0, 0, 0, 1, 1, 1, 2, 2, 6, 7, 8, 13, 14, 29, 30, 31, 365, 366, 400, 3659, 3660, -1, -400)
 _MOMENTS: Final = (None, None, 0, 1, DAY_NS // 3, DAY_NS - 1)
-_LATENCIES: Final = (0.0, 0.0004, 0.5, 1.0, 10.0, 10.0, 250.0, 99_999.0)
+_LATENCIES: Final = (0.0, 0.0004, *(0.5 * 1.5**step for step in range(30)))  # more than 1 % apart, to be told apart
 _ERRORS: Final = (None, "KeyError", "keyerror")
 
 

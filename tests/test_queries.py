@@ -14,6 +14,7 @@ from skillmeter.events import Event, Execution, Health, Rating
 from skillmeter.results import LeaderboardEntry, SkillUsage
 from skillmeterd.errors import StoreUnavailable
 from skillmeterd.queries import METHODS, Queries, events, recommend
+from skillmeterd.queries.params import METRICS, PERIODS
 
 from .histories import (
     MIDNIGHT_NS,
@@ -46,6 +47,14 @@ class TestAgainstRawEvents:
         """Some questions of a kind, each asked after every chapter."""
         asked = data.draw(st.lists(questions[method], min_size=1, max_size=4))
         check_life(life, [(method, params) for params in asked], now_ns)
+
+    @pytest.mark.parametrize("metric", METRICS)
+    @given(lives, st.sampled_from(ORGS), nows)
+    @settings(max_examples=20)
+    def test_each_metric(self, metric: str, life: list[Chapter], org: str | None, now_ns: int) -> None:
+        """The leaderboard by each, in all four periods."""
+        asked = [("leaderboard", {"metric": metric, "period": period, "org_id": org}) for period in PERIODS]
+        check_life(life, asked, now_ns)
 
 
 def at(time_ns: int) -> datetime.datetime:
