@@ -225,6 +225,26 @@ def test_tail_follows(db: Path) -> None:
     assert process.returncode == 130
 
 
+def test_tail_goes_on_after_a_restore(tmp_path: Path, db: Path) -> None:
+    """It says that the database is away, once, and follows the one that takes its place, from so far back."""
+    other = Store.open(tmp_path / "other.db")
+    commit(other, *[Execution(n, f"restored{n}", None, None, True, 1.0) for n in range(5)])
+    other.close()
+    process = subprocess.Popen([*RUN, "tail", "-n", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert b"health 90.0" in process.stdout.readline()
+        for suffix in ("", "-wal", "-shm"):
+            db.with_name(db.name + suffix).rename(tmp_path / f"away.db{suffix}")
+        assert b"there is no database" in process.stderr.readline()
+        (tmp_path / "other.db").rename(db)
+        assert b"restored4" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.communicate() == (b"", b"\n")
+    assert process.returncode == 130
+
+
 def test_top() -> None:
     """On a terminal it fills the screen with the leaderboard, and Ctrl-C gives the terminal back."""
     ours, theirs = pty.openpty()

@@ -7,6 +7,7 @@ import click
 
 from skillmeter.parsers import printable
 
+from ..errors import StoreUnavailable
 from ..queries import Queries, events
 from .frame import Context, db_path_option, json_option, org_option, pass_context, print_json_line, skill_option
 
@@ -30,25 +31,37 @@ def command(
     db_path: str | None,
     as_json: bool,
 ) -> None:
-    """Print events in the order in which they were committed, and go on until Ctrl-C."""
+    """Print events in the order in which they were committed, and go on until Ctrl-C, even if the database is away."""
     reader = Queries(context.database(db_path)).reader
     before, end = events.span(reader)
     at = max(before, end - last)
+    problem = ""
     while True:
-        for reached, rows in events.pieces(reader, at, end, skill_id=skill_id, org_id=org_id):
-            at = reached
-            for row in rows:
-                event = dict(zip(events.COLUMNS, row, strict=True))
-                if as_json:
-                    print_json_line(event)
-                else:
-                    click.echo(_line(event))
-        if no_follow:
-            return
-        time.sleep(POLL_S)
-        before, end = events.span(reader)
+        try:
+            for reached, rows in events.pieces(reader, at, end, skill_id=skill_id, org_id=org_id):
+                at = reached
+                for row in rows:
+                    _print(dict(zip(events.COLUMNS, row, strict=True)), as_json=as_json)
+            if no_follow:
+                return
+            time.sleep(POLL_S)
+            before, end = events.span(reader)
+            problem = ""
+        except StoreUnavailable as error:
+            if no_follow:
+                raise
+            if str(error) != problem:  # said once
+                click.echo(f"skillmeter: {printable(str(error))}; waiting", err=True)
+            problem = str(error)
         if end < at:  # another database took its place
-            at = before
+            at = max(before, end - last)
+
+
+def _print(event: dict[str, object], *, as_json: bool) -> None:
+    if as_json:
+        print_json_line(event)
+    else:
+        click.echo(_line(event))
 
 
 def _line(event: dict[str, object]) -> str:
