@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -117,27 +118,62 @@ def test_interrupted(daemon: DaemonProcess, tmp_path: Path) -> None:
     assert found == [(5000, 5000)]
 
 
-def test_a_daemon_that_is_killed_and_comes_back(tmp_path: Path) -> None:
-    """An import goes on by itself, wherever the kills fall: every event once, and it says how many it stored."""
-    file = tmp_path / "events.jsonl"
-    lines = [
-        f'{{"recorded_at":{n},"kind":"execution","skill_id":"s","user_id":"{n}","success":1,"latency_ms":1}}\n'
-        for n in range(30_000)
-    ]
-    file.write_text("".join(lines))
+MANY = 30_000
 
-    def stored_are(least: int) -> bool:
-        return query(tmp_path / "analytics.db", "SELECT count(*) FROM events") >= [(least,)]
 
-    with DaemonProcess(tmp_path) as daemon:
+class TestKills:
+    """Real processes, killed at several points: every event is stored once, and an import says how many it stored."""
+
+    @staticmethod
+    def start(folder: Path, kind: str, daemon: DaemonProcess) -> "subprocess.Popen[bytes]":
+        """An import of MANY events, whose users are named 0, 1, 2..."""
+        file = folder / f"many.{kind}"
+        if not file.exists():
+            with file.open("wb") as out:
+                writer = formats.writer(kind, out)
+                writer.write([row_of(Execution(n, "s", str(n), None, True, 1.0)) for n in range(MANY)])
+                writer.finish()
         command = [sys.executable, "-m", "skillmeterd", "import", str(file), "--json"]
-        process = subprocess.Popen(command, env=daemon.env, stdout=subprocess.PIPE)
-        for least in (1, 7_000, 16_000):
-            wait_until(functools.partial(stored_are, least))
-            daemon.restart()
-        out, _ = process.communicate(timeout=WAIT_S)
-        assert (process.returncode, json.loads(out)[0]["stored"]) == (0, 30_000)
-        assert_exactly(map(str, range(30_000)), daemon.db_path)
+        return subprocess.Popen(command, env=daemon.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    @staticmethod
+    def wait_for(least: int, daemon: DaemonProcess) -> int:
+        """Wait until so many events are stored; how many are."""
+        return int(
+            wait_until(lambda: query(daemon.db_path, f"SELECT count(*) FROM events HAVING count(*) >= {least}"))[0][0]
+        )
+
+    @pytest.mark.parametrize("kind", formats.FORMATS)
+    def test_of_the_import(self, tmp_path: Path, kind: str) -> None:
+        """SIGKILL and SIGINT; the next run goes on where it was."""
+        if kind == "parquet":
+            pytest.importorskip("pyarrow")
+        with DaemonProcess(tmp_path) as daemon:
+            stored = 0
+            for number in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGINT):
+                process = self.start(tmp_path, kind, daemon)
+                self.wait_for(min(MANY, stored + 3000), daemon)
+                process.send_signal(number)
+                process.communicate(timeout=WAIT_S)
+                stored = self.wait_for(1, daemon)
+            process = self.start(tmp_path, kind, daemon)
+            out, err = process.communicate(timeout=WAIT_S)
+            assert process.returncode == 0, err
+            (outcome,) = json.loads(out)
+            assert (outcome["events"], outcome["stored"] <= MANY - stored) == (MANY, True)
+            assert_exactly(map(str, range(MANY)), daemon.db_path)
+
+    def test_of_the_daemon(self, tmp_path: Path) -> None:
+        """An import goes on by itself when the daemon is back."""
+        with DaemonProcess(tmp_path) as daemon:
+            process = self.start(tmp_path, "jsonl", daemon)
+            for least in (1, 7_000, 16_000):
+                self.wait_for(least, daemon)
+                daemon.restart()
+            out, err = process.communicate(timeout=WAIT_S)
+            assert process.returncode == 0, err
+            assert json.loads(out)[0]["stored"] == MANY
+            assert_exactly(map(str, range(MANY)), daemon.db_path)
 
 
 def test_progress_counts_records(daemon: DaemonProcess, tmp_path: Path) -> None:
