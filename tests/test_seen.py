@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from skillmeter.errors import QueryError
 from skillmeter.events import Execution
-from skillmeterd import counts, migrations, retention, seen
+from skillmeterd import counts, levels, migrations, retention, seen
 from skillmeterd.errors import StoreUnavailable
 from skillmeterd.queries import Queries
 from skillmeterd.retention import Retention
@@ -106,7 +106,7 @@ def test_users_are_counted_exactly(
     """
     with pytest.MonkeyPatch.context() as patch, opened() as store:
         patch.setattr(seen, "MAX_REMEMBERED", remembered)
-        patch.setattr(seen, "MAX_RECENT", recent)
+        patch.setattr(levels, "MAX_RECENT", recent)
         for runs, rows in history:
             commit(store, runs)
             for limit in rows:
@@ -182,7 +182,7 @@ def test_merging_what_is_recent_changes_no_answer(history: list[list[Execution]]
             return [_answer(queries, *question) for question in questions]
 
     with pytest.MonkeyPatch.context() as patch, opened() as merged, opened() as plain:
-        patch.setattr(seen, "MAX_RECENT", 0)
+        patch.setattr(levels, "MAX_RECENT", 0)
         for runs in history:
             commit(plain, runs)
             commit(merged, runs)
@@ -205,7 +205,7 @@ def _answer(queries: Queries, method: str, params: dict[str, object]) -> object:
 
 def test_the_daemon_merges_what_is_recent_between_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step at a time, and only once it has grown."""
-    monkeypatch.setattr(seen, "MAX_RECENT", 5)
+    monkeypatch.setattr(levels, "MAX_RECENT", 5)
     monkeypatch.setattr(retention, "SEEN", 4)
     with closing(Store.open(tmp_path / "a.db", clock_ns=lambda: DAY * DAY_NS)) as store:
         assert store._session is not None

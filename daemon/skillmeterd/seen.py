@@ -1,26 +1,20 @@
 """Seen: when each user was last seen, and how many different users that makes - anywhere, in an org, with a skill.
 
 Only what happens first on a day can move when a user was last seen. So the days of users that were lately written are
-remembered, and what has the same day is passed over; the rest is looked up and written a group at a time.
-
-The moves of a group lie all over the table `seen`, and would write to as many pages of it as there are moves. So they
-go to `seen_recent`, which is small; once it has grown, it is merged into `seen` in the order of the key, when a page
-takes many rows at once. This is a log-structured merge of two levels (O'Neil, Cheng, Gawlick, O'Neil: The
-log-structured merge-tree, Acta Informatica 33, 1996). Whoever reads looks at both.
+remembered, and what has the same day is passed over; the rest is looked up and written a group at a time. The moves of
+a group lie all over these tables, which is why they have two levels.
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from . import counts
-from .bulk import insert_many
 from .counts import Counts
+from .levels import Levels
 
 MAX_REMEMBERED: Final = 200_000
 """Days of users in memory, about 20 MB; past it they are looked up again."""
-MAX_RECENT: Final = 200_000
-"""Rows of `seen_recent`, about 5 MB with its index; past it they are merged into `seen`."""
 
 SCOPES: Final = 4
 EVERYWHERE, IN_ORG, OF_SKILL, OF_PAIR = range(SCOPES)
@@ -34,27 +28,19 @@ _USER_MASK: Final = (1 << _USER_BITS) - 1
 
 _NO: Final = f"(json_each.value >> {_USER_BITS})"
 _USER: Final = f"(json_each.value & {_USER_MASK})"
-_LAST_DAYS: Final = (
-    f"{{table}} ON skill_no = {ANY_SKILL} AND org_no = {ANY_ORG} AND user_no = {_USER}",
-    f"{{table}} ON skill_no = {ANY_SKILL} AND org_no = {_NO} AND user_no = {_USER}",
-    f"{{table}} INDEXED BY {{table}}_user ON user_no = {_USER} AND skill_no = {_NO}",
-    f"""pair ON pair.id = {_NO} CROSS JOIN {{table}}
+_LAST_DAYS: Final = {
+    EVERYWHERE: f"{{table}} ON skill_no = {ANY_SKILL} AND org_no = {ANY_ORG} AND user_no = {_USER}",
+    IN_ORG: f"{{table}} ON skill_no = {ANY_SKILL} AND org_no = {_NO} AND user_no = {_USER}",
+    OF_PAIR: f"""pair ON pair.id = {_NO} CROSS JOIN {{table}}
     ON {{table}}.skill_no = pair.skill_no AND {{table}}.org_no = pair.org_no AND user_no = {_USER}""",
-)
-"""By scope: where the last days of keys are found. Of a skill there is one for each org."""
-
-_RECENT: Final = "INSERT INTO seen_recent (skill_no, org_no, user_no, last_day) VALUES "
-_SETTLED: Final = "INSERT INTO seen (skill_no, org_no, user_no, last_day) VALUES "
-_CONFLICT: Final = " ON CONFLICT DO UPDATE SET last_day = excluded.last_day"
-_COLUMNS: Final = 4
-_PER_STATEMENT: Final = 20
-
-_AFTER: Final = "(skill_no, org_no, user_no) > (?, ?, ?)"
-_NEXT_RECENT: Final = f"""
-SELECT skill_no, org_no, user_no, last_day FROM seen_recent WHERE {_AFTER}
-ORDER BY skill_no, org_no, user_no LIMIT ?
-"""  # noqa: S608 - the text is ours
-_FORGET_RECENT: Final = f"DELETE FROM seen_recent WHERE {_AFTER} AND (skill_no, org_no, user_no) <= (?, ?, ?)"  # noqa: S608
+}
+"""By scope: where the last days of keys are found. A skill's is the latest of its pairs'."""
+_LAST_DAY_OF: Final = "SELECT json_each.value, last_day FROM json_each(?) CROSS JOIN "
+_PAIRS_OF: Final = f"""
+SELECT json_each.value, pair.id FROM json_each(?)
+CROSS JOIN {{table}} ON {{table}}.user_no = {_USER} AND {{table}}.skill_no = {_NO}
+CROSS JOIN pair ON pair.skill_no = {{table}}.skill_no AND pair.org_no = {{table}}.org_no
+"""  # noqa: S608 - the numbers are ours
 
 _LAST_SEEN: Final = """
 INSERT INTO last_seen (scope, no, users) VALUES (?, ?, ?)
@@ -71,10 +57,6 @@ WHERE pair.skill_no = ? LIMIT 1
 
 Days = dict[int, int]
 """The day on which a user was last seen, by the key of both: the number of the org, skill or pair, and the user's."""
-
-Place = tuple[int, int, int]
-"""A key of `seen`: (skill_no, org_no, user_no)."""
-_START: Final[Place] = (ANY_SKILL, ANY_ORG, -1)
 
 
 class Numbers(NamedTuple):
@@ -93,12 +75,15 @@ class Uses(NamedTuple):
 
 
 class Seen:
-    """The tables `seen`, `seen_recent` and `last_seen`, and the users of `skill_daily`. Forget all after a rollback."""
+    """The tables `seen`, `used` and `last_seen`, and the users of `skill_daily`. Forget all after a rollback."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._remembered: tuple[Days, ...] = tuple({} for _ in range(SCOPES))
-        self._settled_up_to: Place | None = None  # while `seen_recent` is being merged
+        self._seen = Levels(
+            db, "seen", ("skill_no", "org_no", "user_no"), "UPDATE SET last_day = excluded.last_day", rest="last_day"
+        )
+        self._used = Levels(db, "used", ("user_no", "skill_no", "org_no"), "NOTHING")
 
     def add(self, group: Iterable[Uses], numbers: Mapping[int, Numbers]) -> None:
         """Bring the tables up to date. Called before the group is in `user_daily`."""
@@ -120,23 +105,13 @@ class Seen:
                 self._write(scope, moved[scope], numbers)
 
     def settle(self, limit: int) -> bool:
-        """Merge up to `limit` rows of `seen_recent` into `seen`, if it has grown large; whether there were any."""
-        after = self._settled_up_to
-        if after is None:
-            (rows_there,) = self._db.execute("SELECT count(*) FROM seen_recent").fetchone()
-            if rows_there <= MAX_RECENT:
-                return False
-            after = _START
-        rows = self._db.execute(_NEXT_RECENT, (*after, limit)).fetchall()
-        if rows:
-            insert_many(self._db, _SETTLED, _CONFLICT, _COLUMNS, _PER_STATEMENT, rows)
-            self._db.execute(_FORGET_RECENT, (*after, *rows[-1][:3]))
-        self._settled_up_to = rows[-1][:3] if len(rows) == limit else None
-        return bool(rows)
+        """Merge up to `limit` rows of a table whose recent part has grown; whether there was one."""
+        return self._seen.settle(limit) or self._used.settle(limit)
 
     def clear(self) -> None:
         """Forget all."""
-        self._settled_up_to = None
+        self._seen.clear()
+        self._used.clear()
         for days in self._remembered:
             days.clear()
 
@@ -146,22 +121,19 @@ class Seen:
             for days in self._remembered:
                 days.clear()
 
-    def _look_up(self, moved: Iterable[Days], with_skill: Mapping[int, set[int]]) -> None:
+    def _look_up(self, moved: Sequence[Days], with_skill: Mapping[int, set[int]]) -> None:
         """Remember the days of those that are about to move, and of a skill's users also if they do not."""
+        of_skill = self._remembered[OF_SKILL]
+        pairs: dict[int, list[int]] = {key: [] for keys in with_skill.values() for key in keys if key not in of_skill}
+        for key, pair in self._used.find(_PAIRS_OF, pairs):
+            pairs[key].append(pair << _USER_BITS | key & _USER_MASK)
         wanted = [set(days) for days in moved]
-        wanted[OF_SKILL].update(*with_skill.values())
-        for scope, days in enumerate(self._remembered):
-            missing = wanted[scope].difference(days)
-            if missing:
-                keys = f"[{','.join(map(str, sorted(missing)))}]"
-                for table in ("seen", "seen_recent"):
-                    found = _LAST_DAYS[scope].format(table=table)
-                    for key, day in self._db.execute(
-                        f"SELECT json_each.value, last_day FROM json_each(?) CROSS JOIN {found}",  # noqa: S608
-                        (keys,),
-                    ):
-                        if days.get(key, -1) < day:
-                            days[key] = day
+        wanted[OF_PAIR].update(*pairs.values())
+        for scope, source in _LAST_DAYS.items():
+            days = self._remembered[scope]
+            days.update(self._seen.find(_LAST_DAY_OF + source, wanted[scope].difference(days)))  # the recent one holds
+        of_pair = self._remembered[OF_PAIR]
+        of_skill.update((key, max(of_pair[one] for one in of_its)) for key, of_its in pairs.items() if of_its)
 
     def _count_users(self, with_skill: Mapping[int, set[int]]) -> None:
         """A user who was last seen with the skill before this day is new on it; one who was last seen on it is not.
@@ -198,7 +170,10 @@ class Seen:
         if scope != OF_SKILL:
             places = {no: _place(scope, no, numbers) for no in changes}
             rows = [(*places[key >> _USER_BITS], key & _USER_MASK, day) for key, day in moves]
-            insert_many(self._db, _RECENT, _CONFLICT, _COLUMNS, _PER_STATEMENT, sorted(rows))
+            self._seen.insert(sorted(rows))
+        if scope == OF_PAIR:
+            new = [(key & _USER_MASK, *numbers[key >> _USER_BITS]) for key, _ in moves if key not in before]
+            self._used.insert(sorted(new))
         before.update(moves)
 
 

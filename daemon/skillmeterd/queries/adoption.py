@@ -17,10 +17,9 @@ ACTIVE_DAYS: Final = 30
 
 _USERS_OF_DAYS: Final = """
 SELECT DISTINCT user_daily.user_no
-FROM pair
-JOIN pair_daily ON pair_daily.pair_id = pair.id
-JOIN user_daily ON user_daily.pair_daily_id = pair_daily.id
-WHERE {pairs} AND pair_daily.day BETWEEN :first AND :last AND user_daily.user_no > 0
+FROM {pairs_by_day}
+CROSS JOIN user_daily ON user_daily.pair_daily_id = pair_daily.id
+WHERE pair_id = pair.id AND {pairs} AND day BETWEEN :first AND :last AND user_daily.user_no > 0
 """
 _SEEN_SINCE: Final = """
 SELECT user_no FROM pair JOIN {table} ON {table}.skill_no = pair.skill_no AND {table}.org_no = pair.org_no
@@ -69,7 +68,7 @@ def _active_users(at: Snapshot, org_id: str | None) -> int:
 
 def _users(at: Snapshot, target: Target, first: int, last: int) -> "array[int]":
     """The numbers of the users of days that are over."""
-    sql = _USERS_OF_DAYS.format(pairs=target.pairs)
+    sql = _USERS_OF_DAYS.format(pairs_by_day=rollups.PAIRS_BY_DAY, pairs=target.pairs)
     return at.closed(
         ("who", target.scope, target.no),
         first,

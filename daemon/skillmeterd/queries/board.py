@@ -16,7 +16,7 @@ from ..seen import OF_PAIR, OF_SKILL
 from ..sketch import Sketch
 from .formulas import rating_sums
 from .reader import Snapshot
-from .rollups import Percentiles, merge, percentiles
+from .rollups import PAIRS_BY_DAY, Percentiles, merge, percentiles
 
 _COUNTS: Final = "sum(executions), sum(successes), sum(latency_sum), sum(r1), sum(r2), sum(r3), sum(r4), sum(r5)"
 
@@ -62,7 +62,7 @@ class Board:
             names = at.rows("SELECT no, no, skill_id FROM skill")
         else:
             self.total, self._daily, self.key = "pair_total", "pair_daily", "pair_id"
-            self._from = "pair JOIN pair_daily ON pair_daily.pair_id = pair.id WHERE pair.org_no = :org"
+            self._from = f"{PAIRS_BY_DAY} WHERE pair_id = pair.id AND org_no = :org"
             names = at.rows("SELECT id, skill_no, skill_id FROM pair WHERE org_no = :org", org=self.org_no)
         self.names: dict[int, str] = {no: name for no, _, name in names}
         self.numbers: dict[int, int] = {skill: no for no, skill, _ in names}
@@ -148,14 +148,15 @@ class Board:
 
     def _latencies(self, numbers: Collection[int]) -> dict[int, Sketch]:
         if self._first_day is None:
-            total = self._read(self.total, numbers, "")
+            total = self._read(f"json_each(:numbers) JOIN {self.total}", numbers, "")
             return {no: merge(total.get(no, ())) for no in numbers}
+        by_day = f"day_change CROSS JOIN json_each(:numbers) CROSS JOIN {self._daily} USING (day)"
         over: dict[int, bytes] = self._kept("sketches")
         missing = [no for no in numbers if no not in over]
         if missing:
-            days = self._read(self._daily, missing, "AND day BETWEEN :first AND :today - 1", self._first_day)
+            days = self._read(by_day, missing, "AND day BETWEEN :first AND :today - 1", self._first_day)
             over.update((no, merge(days.get(no, ())).encode()) for no in missing)
-        today = self._read(self._daily, numbers, "AND day >= :first", self._at.today)
+        today = self._read(by_day, numbers, "AND day >= :first", self._at.today)
         return {no: merge([over[no], *today.get(no, ())]) for no in numbers}
 
     def _window(self, first_day: int, until: str) -> dict[int, Counts]:
@@ -169,12 +170,11 @@ class Board:
             )
         )
 
-    def _read(self, table: str, numbers: Collection[int], when: str, first_day: int = 0) -> dict[int, list[bytes]]:
+    def _read(self, source: str, numbers: Collection[int], when: str, first_day: int = 0) -> dict[int, list[bytes]]:
         """The sketches of each."""
         found: dict[int, list[bytes]] = {}
         for no, sketch in self._at.rows(
-            f"""SELECT {self.key}, sketch FROM json_each(:numbers)
-                JOIN {table} ON {self.key} = json_each.value WHERE sketch IS NOT NULL {when}""",
+            f"SELECT {self.key}, sketch FROM {source} WHERE {self.key} = json_each.value AND sketch IS NOT NULL {when}",
             numbers=_json(numbers),
             first=first_day,
             today=self._at.today,

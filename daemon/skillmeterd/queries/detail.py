@@ -178,8 +178,8 @@ def _users(at: Snapshot, target: Target, first_day: int) -> tuple[list[Part], da
     def counted(first: int, last: int) -> list[tuple[int, int, int]]:
         return at.rows(
             f"""SELECT user_no, sum(user_daily.executions), sum(user_daily.executions - user_daily.successes)
-                FROM pair JOIN pair_daily ON pair_id = pair.id JOIN user_daily ON pair_daily_id = pair_daily.id
-                WHERE {target.pairs} AND day BETWEEN :first AND :last GROUP BY user_no""",
+                FROM {rollups.PAIRS_BY_DAY} CROSS JOIN user_daily ON pair_daily_id = pair_daily.id
+                WHERE pair_id = pair.id AND {target.pairs} AND day BETWEEN :first AND :last GROUP BY user_no""",
             no=target.no,
             first=first,
             last=last,
@@ -224,8 +224,8 @@ def _orgs(at: Snapshot, target: Target, first_day: int) -> list[Part]:
     is_all = oldest is None or first_day <= oldest
     rows = at.rows(
         f"""SELECT org_id, sum(executions) AS runs, sum(executions - successes)
-            FROM pair JOIN {"pair_total" if is_all else "pair_daily"} ON pair_id = pair.id
-            WHERE {target.pairs} {"" if is_all else "AND day >= :first"}
+            FROM {"pair JOIN pair_total" if is_all else rollups.PAIRS_BY_DAY}
+            WHERE pair_id = pair.id AND {target.pairs} {"" if is_all else "AND day >= :first"}
             GROUP BY org_id HAVING runs > 0 ORDER BY runs DESC, org_id LIMIT :limit""",
         no=target.no,
         first=first_day,

@@ -27,9 +27,9 @@ MAX_ROWS: Final = 10_000
 
 # Skills stand in these by their own numbers. One that somebody used in several orgs has a row for each.
 _SKILLS_OF: Final = """
-SELECT skill_no FROM seen INDEXED BY seen_user WHERE user_no = :user AND skill_no > 0 {within}
+SELECT skill_no FROM used WHERE user_no = :user {within}
 UNION
-SELECT skill_no FROM seen_recent INDEXED BY seen_recent_user WHERE user_no = :user AND skill_no > 0 {within}
+SELECT skill_no FROM used_recent WHERE user_no = :user {within}
 """
 _USERS_OF: Final = """
 SELECT org_no, user_no FROM (

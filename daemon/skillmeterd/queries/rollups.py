@@ -20,6 +20,12 @@ _SUMS: Final = """
 """
 
 
+PAIR_DAYS: Final = "day_change CROSS JOIN pair_daily USING (day)"
+"""The days of pairs: they have no index by pair, and so every day there is is looked at."""
+PAIRS_BY_DAY: Final = "day_change CROSS JOIN pair CROSS JOIN pair_daily USING (day)"
+"""The same of many pairs, a day after the other, as they lie. Wants pair_id = pair.id among its conditions."""
+
+
 class UnknownSkill(QueryError):
     """Nothing was ever recorded of the skill."""
 
@@ -36,7 +42,7 @@ class Target:
     @property
     def daily(self) -> tuple[str, str]:
         """The table of its days, and the column that holds its number."""
-        return ("skill_daily", "skill_no") if self.scope == OF_SKILL else ("pair_daily", "pair_id")
+        return ("skill_daily", "skill_no") if self.scope == OF_SKILL else (PAIR_DAYS, "pair_id")
 
     @property
     def pairs(self) -> str:

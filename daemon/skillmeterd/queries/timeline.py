@@ -18,7 +18,7 @@ from ..sketch import Sketch
 from . import recent, rollups
 from .params import Days, Id, Limit, Params, SkillDays
 from .reader import DAY_NS, Snapshot
-from .rollups import Target
+from .rollups import PAIRS_BY_DAY, Target
 
 SECOND_NS: Final = 1_000_000_000
 DAY_S: Final = 86_400
@@ -252,7 +252,7 @@ def _daily_calls(at: Snapshot, org_no: int, first_day: int) -> _Calls | None:
 
 
 def _of_org(org_no: int) -> str:
-    return "pair JOIN pair_daily ON pair_id = pair.id WHERE org_no = :org" if org_no else "skill_daily WHERE true"
+    return f"{PAIRS_BY_DAY} WHERE pair_id = pair.id AND org_no = :org" if org_no else "skill_daily WHERE true"
 
 
 def _was_used(at: Snapshot, org_no: int, first: int, last: int) -> bool:

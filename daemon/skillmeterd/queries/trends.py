@@ -11,11 +11,11 @@ from ..sketch import Sketch
 from . import rollups
 from .params import SkillDays
 from .reader import Snapshot
-from .rollups import Sums, Target
+from .rollups import PAIR_DAYS, Sums, Target
 
-_USERS_IN_ORG: Final = """
+_USERS_IN_ORG: Final = f"""
 SELECT day, (SELECT count(*) FROM user_daily WHERE pair_daily_id = pair_daily.id AND user_no > 0)
-FROM pair_daily WHERE pair_id = :no AND day BETWEEN :first AND :last
+FROM {PAIR_DAYS} WHERE pair_id = :no AND day BETWEEN :first AND :last
 """
 _USERS: Final = "SELECT day, users FROM skill_daily WHERE skill_no = :no AND day BETWEEN :first AND :last"
 

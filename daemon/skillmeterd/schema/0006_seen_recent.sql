@@ -31,9 +31,26 @@ UNION ALL
 SELECT pair.skill_no, pair.org_no, user_no, last_day
 FROM pair JOIN seen_by_scope ON scope = 3 AND no = pair.id
 ORDER BY 1, 2, 3;
-CREATE INDEX seen_user ON seen (user_no, skill_no, org_no);
-CREATE INDEX seen_recent_user ON seen_recent (user_no, skill_no, org_no);
 DROP TABLE seen_by_scope;
+
+-- Which skills each user has ever used in which org. It is a table of its own, and no index of `seen`, so that it is
+-- merged in the order of its own key.
+CREATE TABLE used (
+    user_no INTEGER NOT NULL,
+    skill_no INTEGER NOT NULL,
+    org_no INTEGER NOT NULL,
+    PRIMARY KEY (user_no, skill_no, org_no)
+) WITHOUT ROWID;
+
+-- More of them: no row is in both.
+CREATE TABLE used_recent (
+    user_no INTEGER NOT NULL,
+    skill_no INTEGER NOT NULL,
+    org_no INTEGER NOT NULL,
+    PRIMARY KEY (user_no, skill_no, org_no)
+) WITHOUT ROWID;
+
+INSERT INTO used SELECT user_no, skill_no, org_no FROM seen WHERE skill_no > 0 ORDER BY 1, 2, 3;
 
 -- How many users were last seen on which day, as counts: anywhere (scope 0, no 0), in an org (1, its no), using a skill
 -- (2, its no), using a skill in an org (3, the pair's id). Summed up from a day on, that is how many different users there

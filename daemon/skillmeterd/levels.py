@@ -1,0 +1,75 @@
+"""Levels: a large table with a small one beside it, `<name>_recent`, for rows that come in no order.
+
+Written to the large table, each of them would change a page of its own. So they go to the small one; once that has
+grown, it is merged into the large one in the order of the key, when a page takes many rows at once. Whoever reads looks
+at both. This is a log-structured merge of two levels (O'Neil, Cheng, Gawlick, O'Neil: The log-structured merge-tree,
+Acta Informatica 33, 1996). Neither table has an index besides its key, as that would be written to in no order again.
+"""
+
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
+from typing import Final
+
+from .bulk import insert_many
+
+MAX_RECENT: Final = 200_000
+"""Rows of a small table, about 3 MB; past it they are merged."""
+
+_PER_STATEMENT: Final = 20
+
+
+class Levels:
+    """Both tables of a name. Its first columns are the key, of numbers not below -1. Forget all after a rollback."""
+
+    def __init__(self, db: sqlite3.Connection, name: str, key: Sequence[str], conflict: str, rest: str = "") -> None:
+        """`conflict` is what a row does to one of the same key; `rest` is the column that is not of the key."""
+        self._db = db
+        self._name = name
+        self._columns = [*key, rest] if rest else list(key)
+        self._key = ", ".join(key)
+        self._places = ", ".join("?" * len(key))
+        self._conflict = f" ON CONFLICT DO {conflict}"
+        self._start = (-2,) * len(key)
+        self._merged: Sequence[int] | None = None  # while a merge is under way: up to which key
+
+    def insert(self, rows: Sequence[Sequence[int]]) -> None:
+        """Add rows, which are in the order of their key."""
+        self._insert(f"{self._name}_recent", rows)
+
+    def find(self, sql: str, keys: Collection[int]) -> Iterator[tuple[int, int]]:
+        """The rows of a question with a list of keys as its parameter: first those of the large table."""
+        if keys:
+            wanted = f"[{','.join(map(str, sorted(keys)))}]"
+            for table in (self._name, f"{self._name}_recent"):
+                yield from self._db.execute(sql.format(table=table), (wanted,))
+
+    def settle(self, limit: int) -> bool:
+        """Merge up to `limit` rows, if there are many or a merge is under way; whether that was so."""
+        after = self._merged
+        if after is None:
+            (rows_there,) = self._db.execute(f"SELECT count(*) FROM {self._name}_recent").fetchone()  # noqa: S608
+            if rows_there <= MAX_RECENT:
+                return False
+            after = self._start
+        rows = self._db.execute(
+            f"SELECT {', '.join(self._columns)} FROM {self._name}_recent"  # noqa: S608
+            f" WHERE ({self._key}) > ({self._places}) ORDER BY {self._key} LIMIT ?",
+            (*after, limit),
+        ).fetchall()
+        self._insert(self._name, rows)
+        last = rows[-1][: len(self._start)] if rows else after
+        self._db.execute(
+            f"DELETE FROM {self._name}_recent"  # noqa: S608
+            f" WHERE ({self._key}) > ({self._places}) AND ({self._key}) <= ({self._places})",
+            (*after, *last),
+        )
+        self._merged = last if len(rows) == limit else None
+        return True
+
+    def clear(self) -> None:
+        """Forget how far a merge has come: the next one begins anew."""
+        self._merged = None
+
+    def _insert(self, table: str, rows: Sequence[Sequence[int]]) -> None:
+        into = f"INSERT INTO {table} ({', '.join(self._columns)}) VALUES "  # noqa: S608
+        insert_many(self._db, into, self._conflict, len(self._columns), _PER_STATEMENT, rows)
