@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from . import counts
 from .counts import Counts
-from .levels import Levels
+from .levels import Levels, json_list
 
 MAX_REMEMBERED: Final = 200_000
 """Days of users in memory, about 20 MB; past it they are looked up again."""
@@ -38,9 +38,10 @@ _LAST_DAYS: Final = {
 _LAST_DAY_OF: Final = "SELECT json_each.value, last_day FROM json_each(?) CROSS JOIN "
 _PAIRS_OF: Final = f"""
 SELECT json_each.value, pair.id FROM json_each(?)
-CROSS JOIN {{table}} ON {{table}}.user_no = {_USER} AND {{table}}.skill_no = {_NO}
-CROSS JOIN pair ON pair.skill_no = {{table}}.skill_no AND pair.org_no = {{table}}.org_no
+CROSS JOIN member ON member.user_no = {_USER}
+CROSS JOIN pair ON pair.skill_no = {_NO} AND pair.org_no = member.org_no
 """  # noqa: S608 - the numbers are ours
+_MEMBER: Final = "INSERT INTO member (user_no, org_no) VALUES (?, ?)"
 
 _LAST_SEEN: Final = """
 INSERT INTO last_seen (scope, no, users) VALUES (?, ?, ?)
@@ -125,7 +126,7 @@ class Seen:
         """Remember the days of those that are about to move, and of a skill's users also if they do not."""
         of_skill = self._remembered[OF_SKILL]
         pairs: dict[int, list[int]] = {key: [] for keys in with_skill.values() for key in keys if key not in of_skill}
-        for key, pair in self._used.find(_PAIRS_OF, pairs):
+        for key, pair in self._db.execute(_PAIRS_OF, (json_list(pairs),)):
             pairs[key].append(pair << _USER_BITS | key & _USER_MASK)
         wanted = [set(days) for days in moved]
         wanted[OF_PAIR].update(*pairs.values())
@@ -133,7 +134,10 @@ class Seen:
             days = self._remembered[scope]
             days.update(self._seen.find(_LAST_DAY_OF + source, wanted[scope].difference(days)))  # the recent one holds
         of_pair = self._remembered[OF_PAIR]
-        of_skill.update((key, max(of_pair[one] for one in of_its)) for key, of_its in pairs.items() if of_its)
+        for key, of_its in pairs.items():
+            day = max((of_pair[one] for one in of_its if one in of_pair), default=None)
+            if day is not None:
+                of_skill[key] = day
 
     def _count_users(self, with_skill: Mapping[int, set[int]]) -> None:
         """A user who was last seen with the skill before this day is new on it; one who was last seen on it is not.
@@ -171,6 +175,9 @@ class Seen:
             places = {no: _place(scope, no, numbers) for no in changes}
             rows = [(*places[key >> _USER_BITS], key & _USER_MASK, day) for key, day in moves]
             self._seen.insert(sorted(rows))
+        if scope == IN_ORG:
+            new_members = [(key & _USER_MASK, key >> _USER_BITS) for key, _ in moves if key not in before]
+            self._db.executemany(_MEMBER, new_members)
         if scope == OF_PAIR:
             new = [(key & _USER_MASK, *numbers[key >> _USER_BITS]) for key, _ in moves if key not in before]
             self._used.insert(sorted(new))

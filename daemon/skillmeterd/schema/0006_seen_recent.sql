@@ -52,6 +52,10 @@ CREATE TABLE used_recent (
 
 INSERT INTO used SELECT user_no, skill_no, org_no FROM seen WHERE skill_no > 0 ORDER BY 1, 2, 3;
 
+-- The orgs that each user was ever seen in (0: none): by them, what he has used of a skill is found.
+CREATE TABLE member (user_no INTEGER NOT NULL, org_no INTEGER NOT NULL, PRIMARY KEY (user_no, org_no)) WITHOUT ROWID;
+INSERT INTO member SELECT user_no, org_no FROM seen WHERE skill_no = 0 AND org_no >= 0;
+
 -- How many users were last seen on which day, as counts: anywhere (scope 0, no 0), in an org (1, its no), using a skill
 -- (2, its no), using a skill in an org (3, the pair's id). Summed up from a day on, that is how many different users there
 -- were since.
