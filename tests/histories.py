@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from skillmeter.errors import QueryError
 from skillmeter.events import Event, Execution, Health, Rating
-from skillmeterd import seen
+from skillmeterd import levels
 from skillmeterd.queries import Queries
 from skillmeterd.retention import Retention
 from skillmeterd.store import Chunk, Store
@@ -96,8 +96,9 @@ class Record:
     def settle(self, rows: int) -> None:
         """Merge some of who was seen when, as the daemon does once there is much of it."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(seen, "MAX_RECENT", 0)
-            self.store.settle_seen(rows)
+            patch.setattr(levels, "MAX_RECENT", 0)
+            for _ in range(3):  # of two tables
+                self.store.settle_seen(rows)
 
     def close(self) -> None:
         """Idempotent."""

@@ -288,10 +288,13 @@ def _daily_runs(at: Snapshot, org_no: int, steps: _Steps, numbers: list[int]) ->
 
     def read(first: int, last: int) -> Runs:
         runs = {no: [0] * (last - first + 1) for no in numbers}
-        of_skill = "pair ON pair.skill_no = value AND org_no = :org JOIN pair_daily ON pair_id = pair.id"
+        of_skill = (
+            "pair CROSS JOIN pair_daily USING (day) WHERE pair.skill_no = value AND org_no = :org AND pair_id = pair.id"
+            if org_no
+            else "skill_daily USING (day) WHERE skill_no = value"
+        )
         for no, day, executions in at.rows(
-            f"""SELECT value, day, executions
-                FROM json_each(:numbers) CROSS JOIN {of_skill if org_no else "skill_daily ON skill_no = value"}
+            f"""SELECT value, day, executions FROM day_change CROSS JOIN json_each(:numbers) CROSS JOIN {of_skill}
                 AND day BETWEEN :first AND :last""",
             numbers=_json(numbers),
             org=org_no,
