@@ -233,18 +233,19 @@ def health_score(of: History, skill_id: str) -> Answer:
 def trends(of: History, skill_id: str, days: int = 30, org_id: str | None = None) -> Answer:
     """A point a day, to today."""
     of.known(skill_id)
+    runs: dict[int, list[Execution]] = {}
+    stars: dict[int, list[int]] = {}
+    for event in of.events:
+        if isinstance(event, Execution) and _is_meant(event, skill_id, org_id, None, None):
+            runs.setdefault(day_of(event), []).append(event)
+        elif isinstance(event, Rating) and _is_meant(event, skill_id, org_id, None, None):
+            stars.setdefault(day_of(event), []).append(event.rating)
     return [
         {
             "day": datetime.date(1970, 1, 1) + datetime.timedelta(days=day),
-            **_counts(runs := of.runs(skill_id, org_id, day, day)),
-            **_percentiles(runs),
-            **_rated(
-                [
-                    event.rating
-                    for event in of.events
-                    if isinstance(event, Rating) and _is_meant(event, skill_id, org_id, day, day)
-                ]
-            ),
+            **_counts(runs.get(day, [])),
+            **_percentiles(runs.get(day, [])),
+            **_rated(stars.get(day, [])),
         }
         for day in range(of.last_days(days), of.today + 1)
     ]

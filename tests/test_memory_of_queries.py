@@ -1,10 +1,14 @@
 """What queries remember of days that are over: no question changes the answer to another, and late events are seen."""
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .histories import ORGS, Chapter, check_life, lives, nows, questions, recorded, run
+from skillmeter.events import Execution, Rating
+from skillmeterd.queries.params import METRICS
+
+from .histories import NOW_NS, ORGS, Chapter, check_life, lives, nows, questions, recorded, run
 from .recomputation import DAY_NS
 
 any_question = st.one_of([st.tuples(st.just(method), params) for method, params in questions.items()])
@@ -43,6 +47,23 @@ def test_a_day_without_anything_is_a_day(method: str) -> None:
         record.now_ns += DAY_NS
         for days in (3, 4, 11):
             record.check(method, {**skill, "days": days})
+
+
+@pytest.mark.parametrize("ago", [6, 3, 1])
+@pytest.mark.parametrize("late", [run(user="u2"), Rating(NOW_NS, "a", "u1", "o1", 2)])
+def test_what_comes_late_is_seen(ago: int, late: Execution | Rating) -> None:
+    """On the first day of a window that was asked for, on its last that is over, and in between."""
+    late = msgspec.structs.replace(late, recorded_at_ns=NOW_NS - ago * DAY_NS)
+    asked: list[tuple[str, dict[str, object]]] = [("adoption", {"skill_id": "a"}), ("recommend", {"user_id": "u1"})]
+    asked += [("leaderboard", {"days": 7, "metric": metric}) for metric in METRICS]
+    asked += [(method, {"days": 7}) for method in ("overview", "activity")]
+    of_skill = ("usage", "trends", "timeline", "distribution", "breakdown")
+    asked += [(method, {"days": 7, "skill_id": "a"}) for method in of_skill]
+    with recorded([run(ago=day, user="u1", latency_ms=1.0 + day) for day in range(10)]) as record:
+        for more in ([], [late]):
+            record.commit(more)
+            for method, params in asked:
+                record.check(method, params)
 
 
 def test_users_of_yesterday_and_parts_of_yesterday_are_two_things() -> None:
