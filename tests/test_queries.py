@@ -297,6 +297,11 @@ class TestBoundaries:
             (entry,) = record.ask("leaderboard", {"period": "weekly"})
         assert (entry.skill_id, entry.executions) == ("b", 2)
 
+    def test_health_scores_of_one_time(self) -> None:
+        """The one that was committed last counts; an earlier one that comes late does not."""
+        with recorded([Health(NOW_NS, "a", 1.0)], [Health(NOW_NS, "a", 2.0)], [Health(NOW_NS - 1, "a", 3.0)]) as record:
+            assert record.ask("metrics", {"skill_id": "a"}).health_score == 2.0
+
     def test_stats(self) -> None:
         """Rows, names and times of what is kept."""
         with recorded([run("a", 1, "u1", "o1"), run("b", 0, "u2", "o1")]) as record:
