@@ -313,11 +313,12 @@ def _daily_runs(at: Snapshot, org_no: int, steps: _Steps, numbers: list[int]) ->
 def _calls_of_today(at: Snapshot, org_no: int) -> tuple[_Calls, Runs]:
     steps, rows = _today(at, "pair.org_no = :no" if org_no else "true", org_no)
     calls, runs = _Calls(steps), defaultdict[int, list[int]](lambda: [0] * steps.count)
-    for at_ns, kind, _, skill_no in rows:
-        step = steps.at(at_ns)
-        calls.add(step, 1, int(not kind))
-        calls.skills[skill_no] += 1
-        runs[skill_no][step] += 1
+    start_ns, step_ns = steps.start_ns, steps.step_s * SECOND_NS
+    counted = Counter([((at_ns - start_ns) // step_ns, kind, skill_no) for at_ns, kind, _, skill_no in rows])
+    for (step, kind, skill_no), executions in counted.items():  # far fewer than rows
+        calls.add(step, executions, 0 if kind else executions)
+        calls.skills[skill_no] += executions
+        runs[skill_no][step] += executions
     return calls, runs
 
 
