@@ -162,6 +162,8 @@ def test_a_database_that_kept_it_by_triggers_goes_on(tmp_path: Path, monkeypatch
         for org in ("o", None)
     ]
     with closing(Store.open(tmp_path / "a.db", clock_ns=lambda: 1)) as store:
+        assert store._session is not None
+        assert store._session.db.execute("SELECT day FROM day_change").fetchall() == [(DAY - 2,), (DAY,)]
         commit(store, new)
     check(tmp_path / "a.db", [*old, *new])
 
