@@ -69,16 +69,19 @@ def check(path: Path, events: Sequence[Execution]) -> None:
         pairs = {no: names for no, *names in db.execute("SELECT id, skill_id, org_id FROM pair")}
 
         def place(skill: int, org: int) -> tuple[object, ...]:
-            if skill == seen.ANY_SKILL:
-                return (0,) if org == seen.ANY_ORG else (1, orgs.get(org))
-            return 3, skills[skill], orgs.get(org)
+            if org == seen.ANY_ORG:
+                return (0,) if skill == seen.ANY_SKILL else (2, skills[skill])
+            return (1, orgs.get(org)) if skill == seen.ANY_SKILL else (3, skills[skill], orgs.get(org))
 
         found: dict[tuple[object, ...], int] = {}
         for table in ("seen", "seen_recent"):  # where both have a row, the second holds
             for skill, org, user, day in db.execute(f"SELECT * FROM {table}"):
                 assert found.get((*place(skill, org), users[user]), 0) <= day
                 found[*place(skill, org), users[user]] = day
-        assert found == {key: day for key, day in last.items() if key[0] != 2}
+        assert found == last
+        used = [row for table in ("used", "used_recent") for row in db.execute(f"SELECT * FROM {table}")]
+        named = [(3, skills[skill], orgs.get(org), users[user]) for user, skill, org in used]
+        assert sorted(named, key=str) == sorted((key for key in last if key[0] == 3), key=str)
 
         def name(scope: int, no: int) -> tuple[object, ...]:
             return (scope, *((), (orgs.get(no),), (skills.get(no),), pairs.get(no, ()))[scope])
@@ -214,10 +217,10 @@ def test_the_daemon_merges_what_is_recent_between_groups(tmp_path: Path, monkeyp
         turns = Retention(store, 0, lambda: DAY * DAY_NS)
         users = ["u", "v", "w"]
         left = []
-        for user in users:  # each is seen anywhere, in no org, and with the skill
+        for user in users:  # each is seen anywhere, in no org, with the skill, and with it in no org
             commit(store, [Execution(DAY * DAY_NS, "a", user, None, True, 1.0)])
             steps = 0
             while turns.step():
                 steps += 1
             left.append((steps, store._session.db.execute("SELECT count(*) FROM seen_recent").fetchone()[0]))
-        assert left == [(0, 3), (2, 0), (0, 3)]
+        assert left == [(0, 4), (3, 0), (0, 4)]

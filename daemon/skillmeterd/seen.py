@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from . import counts
 from .counts import Counts
-from .levels import Levels, json_list
+from .levels import Levels
 
 MAX_REMEMBERED: Final = 200_000
 """Days of users in memory, about 20 MB; past it they are looked up again."""
@@ -21,27 +21,22 @@ EVERYWHERE, IN_ORG, OF_SKILL, OF_PAIR = range(SCOPES)
 """The scopes of `last_seen`."""
 ANY_SKILL: Final = 0
 ANY_ORG: Final = -1
-"""What `seen` has in place of a skill's number and, of any skill, in place of an org's."""
+"""What `seen` has in place of a skill's number and of an org's."""
 
 _USER_BITS: Final = 32
 _USER_MASK: Final = (1 << _USER_BITS) - 1
 
 _NO: Final = f"(json_each.value >> {_USER_BITS})"
 _USER: Final = f"(json_each.value & {_USER_MASK})"
-_LAST_DAYS: Final = {
-    EVERYWHERE: f"{{table}} ON skill_no = {ANY_SKILL} AND org_no = {ANY_ORG} AND user_no = {_USER}",
-    IN_ORG: f"{{table}} ON skill_no = {ANY_SKILL} AND org_no = {_NO} AND user_no = {_USER}",
-    OF_PAIR: f"""pair ON pair.id = {_NO} CROSS JOIN {{table}}
+_LAST_DAYS: Final = (
+    f"{{table}} ON skill_no = {ANY_SKILL} AND org_no = {ANY_ORG} AND user_no = {_USER}",
+    f"{{table}} ON skill_no = {ANY_SKILL} AND org_no = {_NO} AND user_no = {_USER}",
+    f"{{table}} ON skill_no = {_NO} AND org_no = {ANY_ORG} AND user_no = {_USER}",
+    f"""pair ON pair.id = {_NO} CROSS JOIN {{table}}
     ON {{table}}.skill_no = pair.skill_no AND {{table}}.org_no = pair.org_no AND user_no = {_USER}""",
-}
-"""By scope: where the last days of keys are found. A skill's is the latest of its pairs'."""
+)
+"""By scope: where the last days of keys are found."""
 _LAST_DAY_OF: Final = "SELECT json_each.value, last_day FROM json_each(?) CROSS JOIN "
-_PAIRS_OF: Final = f"""
-SELECT json_each.value, pair.id FROM json_each(?)
-CROSS JOIN member ON member.user_no = {_USER}
-CROSS JOIN pair ON pair.skill_no = {_NO} AND pair.org_no = member.org_no
-"""  # noqa: S608 - the numbers are ours
-_MEMBER: Final = "INSERT INTO member (user_no, org_no) VALUES (?, ?)"
 
 _LAST_SEEN: Final = """
 INSERT INTO last_seen (scope, no, users) VALUES (?, ?, ?)
@@ -124,20 +119,10 @@ class Seen:
 
     def _look_up(self, moved: Sequence[Days], with_skill: Mapping[int, set[int]]) -> None:
         """Remember the days of those that are about to move, and of a skill's users also if they do not."""
-        of_skill = self._remembered[OF_SKILL]
-        pairs: dict[int, list[int]] = {key: [] for keys in with_skill.values() for key in keys if key not in of_skill}
-        for key, pair in self._db.execute(_PAIRS_OF, (json_list(pairs),)):
-            pairs[key].append(pair << _USER_BITS | key & _USER_MASK)
         wanted = [set(days) for days in moved]
-        wanted[OF_PAIR].update(*pairs.values())
-        for scope, source in _LAST_DAYS.items():
-            days = self._remembered[scope]
-            days.update(self._seen.find(_LAST_DAY_OF + source, wanted[scope].difference(days)))  # the recent one holds
-        of_pair = self._remembered[OF_PAIR]
-        for key, of_its in pairs.items():
-            day = max((of_pair[one] for one in of_its if one in of_pair), default=None)
-            if day is not None:
-                of_skill[key] = day
+        wanted[OF_SKILL].update(*with_skill.values())
+        for days, keys, source in zip(self._remembered, wanted, _LAST_DAYS, strict=True):
+            days.update(self._seen.find(_LAST_DAY_OF + source, keys.difference(days)))  # the recent one holds
 
     def _count_users(self, with_skill: Mapping[int, set[int]]) -> None:
         """A user who was last seen with the skill before this day is new on it; one who was last seen on it is not.
@@ -171,13 +156,8 @@ class Seen:
                 was = before[key]
                 days[was] = days.get(was, 0) - 1
         self._db.executemany(_LAST_SEEN, [(scope, no, counts.encode(days)) for no, days in changes.items()])
-        if scope != OF_SKILL:
-            places = {no: _place(scope, no, numbers) for no in changes}
-            rows = [(*places[key >> _USER_BITS], key & _USER_MASK, day) for key, day in moves]
-            self._seen.insert(sorted(rows))
-        if scope == IN_ORG:
-            new_members = [(key & _USER_MASK, key >> _USER_BITS) for key, _ in moves if key not in before]
-            self._db.executemany(_MEMBER, new_members)
+        places = {no: _place(scope, no, numbers) for no in changes}
+        self._seen.insert(sorted([(*places[key >> _USER_BITS], key & _USER_MASK, day) for key, day in moves]))
         if scope == OF_PAIR:
             new = [(key & _USER_MASK, *numbers[key >> _USER_BITS]) for key, _ in moves if key not in before]
             self._used.insert(sorted(new))
@@ -188,7 +168,7 @@ def _place(scope: int, no: int, numbers: Mapping[int, Numbers]) -> Numbers:
     """Where `seen` has the users of a scope's number."""
     if scope == OF_PAIR:
         return numbers[no]
-    return Numbers(ANY_SKILL, ANY_ORG if scope == EVERYWHERE else no)
+    return Numbers(no if scope == OF_SKILL else ANY_SKILL, no if scope == IN_ORG else ANY_ORG)
 
 
 def _raise(moved: Days, remembered: Days, of_no: int, users: Iterable[int], day: int) -> None:

@@ -5,7 +5,7 @@ from typing import Final
 
 from skillmeter.results import AdoptionMetrics
 
-from ..seen import EVERYWHERE, IN_ORG
+from ..seen import ANY_ORG, EVERYWHERE, IN_ORG, OF_SKILL
 from . import rollups
 from .formulas import share
 from .params import SkillInOrg
@@ -22,8 +22,9 @@ CROSS JOIN user_daily ON user_daily.pair_daily_id = pair_daily.id
 WHERE pair_id = pair.id AND {pairs} AND day BETWEEN :first AND :last AND user_daily.user_no > 0
 """
 _SEEN_SINCE: Final = """
-SELECT user_no FROM pair JOIN {table} ON {table}.skill_no = pair.skill_no AND {table}.org_no = pair.org_no
-WHERE {pairs} AND last_day >= :first
+SELECT user_no FROM seen WHERE skill_no = :skill AND org_no = :org AND last_day >= :first
+UNION ALL
+SELECT user_no FROM seen_recent WHERE skill_no = :skill AND org_no = :org AND last_day >= :first
 """
 
 
@@ -79,8 +80,8 @@ def _users(at: Snapshot, target: Target, first: int, last: int) -> "array[int]":
 
 def _seen_since(at: Snapshot, target: Target, first: int) -> set[int]:
     """The numbers of those who were last seen on a day or later."""
-    found = [
-        at.rows(_SEEN_SINCE.format(table=table, pairs=target.pairs), no=target.no, first=first)
-        for table in ("seen", "seen_recent")
-    ]
-    return {user for rows in found for (user,) in rows}
+    of_pair = "SELECT skill_no, org_no FROM pair WHERE id = :no"
+    place = (target.no, ANY_ORG) if target.scope == OF_SKILL else at.row(of_pair, no=target.no)
+    if place is None:
+        return set()
+    return {user for (user,) in at.rows(_SEEN_SINCE, skill=place[0], org=place[1], first=first)}

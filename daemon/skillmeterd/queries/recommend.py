@@ -17,7 +17,7 @@ import msgspec
 
 from skillmeter.results import SkillRecommendation
 
-from ..seen import OF_SKILL
+from ..seen import ANY_ORG, OF_SKILL
 from .board import Board
 from .params import ForUser
 from .reader import Snapshot
@@ -25,21 +25,21 @@ from .reader import Snapshot
 NEIGHBOURS: Final = 20
 MAX_ROWS: Final = 10_000
 
-# Skills stand in these by their own numbers. One that somebody used in several orgs has a row for each.
+# Skills stand in these by their own numbers.
 _SKILLS_OF: Final = """
 SELECT skill_no FROM used WHERE user_no = :user {within}
 UNION
 SELECT skill_no FROM used_recent WHERE user_no = :user {within}
 """
 _USERS_OF: Final = """
-SELECT org_no, user_no FROM (
-    SELECT org_no, user_no FROM seen WHERE skill_no = :skill {within} ORDER BY org_no, user_no LIMIT :limit
+SELECT user_no FROM (
+    SELECT user_no FROM seen WHERE skill_no = :skill AND org_no = :org ORDER BY user_no LIMIT :limit
 )
 UNION
-SELECT org_no, user_no FROM (
-    SELECT org_no, user_no FROM seen_recent WHERE skill_no = :skill {within} ORDER BY org_no, user_no LIMIT :limit
+SELECT user_no FROM (
+    SELECT user_no FROM seen_recent WHERE skill_no = :skill AND org_no = :org ORDER BY user_no LIMIT :limit
 )
-ORDER BY org_no, user_no LIMIT :limit
+ORDER BY user_no LIMIT :limit
 """
 _LEAST_EXECUTED: Final = """
 SELECT {key} FROM json_each(:numbers) JOIN {total} ON {key} = json_each.value ORDER BY executions, {key}
@@ -61,10 +61,9 @@ class _Usage:
         return {self._board.numbers[skill] for (skill,) in rows}
 
     def users_of(self, no: int, limit: int) -> list[int]:
-        """At most `limit` of a skill, always the same; one who used it in several orgs more than once."""
-        sql = _USERS_OF.format(within=self._within)
-        rows = self._at.rows(sql, skill=self._own[no], limit=limit, org=self._board.org_no)
-        return [user for _, user in rows]
+        """At most `limit` of a skill, those who were seen first."""
+        org = ANY_ORG if self._board.scope == OF_SKILL else self._board.org_no
+        return [user for (user,) in self._at.rows(_USERS_OF, skill=self._own[no], limit=limit, org=org)]
 
     def least_executed_first(self, numbers: Iterable[int]) -> list[int]:
         """These skills in that order."""
@@ -115,9 +114,10 @@ def _neighbours(usage: _Usage, user: int, mine: set[int]) -> list[tuple[int, int
     for no in usage.least_executed_first(mine):
         found = usage.users_of(no, left)
         left -= len(found)
-        shared.update({*found} - {user})
+        shared.update(found)
         if not left:
             break
+    del shared[user]
     return heapq.nsmallest(NEIGHBOURS, shared.items(), key=lambda item: (-item[1], item[0]))
 
 

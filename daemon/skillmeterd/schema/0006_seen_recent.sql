@@ -1,13 +1,13 @@
 -- Who was last seen when, in two parts. Every first use of a day moves a row somewhere in a table that grows with users
 -- and skills; what moved lately goes to a small table, which every so often is merged into the large one in the order of
--- its key. A skill's last day is the latest of its orgs', and has no row of its own any more.
+-- its key.
 
 ALTER TABLE seen RENAME TO seen_by_scope;
 ALTER TABLE last_seen RENAME TO last_seen_by_day;
 DROP INDEX seen_user;
 
--- When each user last used a skill in an org (org_no 0: in none), by days of the events. skill_no 0 is any skill; there,
--- org_no -1 is any org.
+-- When each user last used a skill in an org (org_no 0: in none), by days of the events. skill_no 0 is any skill, org_no
+-- -1 any org.
 CREATE TABLE seen (
     skill_no INTEGER NOT NULL,
     org_no INTEGER NOT NULL,
@@ -26,7 +26,7 @@ CREATE TABLE seen_recent (
 ) WITHOUT ROWID;
 
 INSERT INTO seen
-SELECT 0, iif(scope = 0, -1, no), user_no, last_day FROM seen_by_scope WHERE scope < 2
+SELECT iif(scope = 2, no, 0), iif(scope = 1, no, -1), user_no, last_day FROM seen_by_scope WHERE scope < 3
 UNION ALL
 SELECT pair.skill_no, pair.org_no, user_no, last_day
 FROM pair JOIN seen_by_scope ON scope = 3 AND no = pair.id
@@ -50,11 +50,7 @@ CREATE TABLE used_recent (
     PRIMARY KEY (user_no, skill_no, org_no)
 ) WITHOUT ROWID;
 
-INSERT INTO used SELECT user_no, skill_no, org_no FROM seen WHERE skill_no > 0 ORDER BY 1, 2, 3;
-
--- The orgs that each user was ever seen in (0: none): by them, what he has used of a skill is found.
-CREATE TABLE member (user_no INTEGER NOT NULL, org_no INTEGER NOT NULL, PRIMARY KEY (user_no, org_no)) WITHOUT ROWID;
-INSERT INTO member SELECT user_no, org_no FROM seen WHERE skill_no = 0 AND org_no >= 0;
+INSERT INTO used SELECT user_no, skill_no, org_no FROM seen WHERE skill_no > 0 AND org_no >= 0 ORDER BY 1, 2, 3;
 
 -- How many users were last seen on which day, as counts: anywhere (scope 0, no 0), in an org (1, its no), using a skill
 -- (2, its no), using a skill in an org (3, the pair's id). Summed up from a day on, that is how many different users there
