@@ -34,7 +34,8 @@ class Levels:
 
     def insert(self, rows: Sequence[Sequence[int]]) -> None:
         """Add rows, which are in the order of their key."""
-        self._insert(f"{self._name}_recent", rows)
+        into = f"INSERT INTO {self._name}_recent ({', '.join(self._columns)}) VALUES "  # noqa: S608
+        insert_many(self._db, into, self._conflict, len(self._columns), _PER_STATEMENT, rows)
 
     def find(self, sql: str, keys: Collection[int]) -> Iterator[tuple[int, int]]:
         """The rows of a question with a list of keys as its parameter: first those of the large table."""
@@ -51,25 +52,23 @@ class Levels:
             if rows_there <= MAX_RECENT:
                 return False
             after = self._start
-        rows = self._db.execute(
-            f"SELECT {', '.join(self._columns)} FROM {self._name}_recent"  # noqa: S608
-            f" WHERE ({self._key}) > ({self._places}) ORDER BY {self._key} LIMIT ?",
-            (*after, limit),
-        ).fetchall()
-        self._insert(self._name, rows)
-        last = rows[-1][: len(self._start)] if rows else after
+        recent, columns, which = f"{self._name}_recent", ", ".join(self._columns), f"({self._key}) > ({self._places})"
+        last = self._db.execute(
+            f"SELECT {self._key} FROM {recent} WHERE {which} ORDER BY {self._key} LIMIT 1 OFFSET ?",  # noqa: S608
+            (*after, limit - 1),
+        ).fetchone()
+        if last is not None:
+            which += f" AND ({self._key}) <= ({self._places})"
+        values = (*after, *(last or ()))
         self._db.execute(
-            f"DELETE FROM {self._name}_recent"  # noqa: S608
-            f" WHERE ({self._key}) > ({self._places}) AND ({self._key}) <= ({self._places})",
-            (*after, *last),
+            f"INSERT INTO {self._name} ({columns}) SELECT {columns} FROM {recent} WHERE {which}"  # noqa: S608
+            f" ORDER BY {self._key}{self._conflict}",
+            values,
         )
-        self._merged = last if len(rows) == limit else None
+        self._db.execute(f"DELETE FROM {recent} WHERE {which}", values)  # noqa: S608
+        self._merged = last
         return True
 
     def clear(self) -> None:
         """Forget how far a merge has come: the next one begins anew."""
         self._merged = None
-
-    def _insert(self, table: str, rows: Sequence[Sequence[int]]) -> None:
-        into = f"INSERT INTO {table} ({', '.join(self._columns)}) VALUES "  # noqa: S608
-        insert_many(self._db, into, self._conflict, len(self._columns), _PER_STATEMENT, rows)

@@ -219,19 +219,36 @@ def _day_within(at: Snapshot, skill_id: str, uses: int) -> int:
 
 
 def _orgs(at: Snapshot, target: Target, first_day: int) -> list[Part]:
-    """A window that holds all days there are is read from the totals."""
+    """A window that holds all days there are is read from the totals; of another, days that are over once."""
     oldest = at.value("SELECT min(day) FROM pair_daily")
-    is_all = oldest is None or first_day <= oldest
-    rows = at.rows(
-        f"""SELECT org_id, sum(executions) AS runs, sum(executions - successes)
-            FROM {"pair JOIN pair_total" if is_all else rollups.PAIRS_BY_DAY}
-            WHERE pair_id = pair.id AND {target.pairs} {"" if is_all else "AND day >= :first"}
-            GROUP BY org_id HAVING runs > 0 ORDER BY runs DESC, org_id LIMIT :limit""",
-        no=target.no,
-        first=first_day,
-        limit=MAX_PARTS,
-    )
-    return [Part(name=name, executions=runs, failures=failed) for name, runs, failed in rows]
+
+    def counted(source: str, when: str, first: int, last: int) -> list[tuple[str | None, int, int]]:
+        return at.rows(
+            f"""SELECT org_id, sum(executions), sum(executions - successes) FROM {source}
+                WHERE pair_id = pair.id AND {target.pairs} {when} GROUP BY org_id""",
+            no=target.no,
+            first=first,
+            last=last,
+        )
+
+    def of_days(first: int, last: int) -> list[tuple[str | None, int, int]]:
+        return counted(rollups.PAIRS_BY_DAY, "AND day BETWEEN :first AND :last", first, last)
+
+    joint = Counter[str | None]()
+    failures = Counter[str | None]()
+    if oldest is None or first_day <= oldest:
+        rows = counted("pair JOIN pair_total", "", 0, 0)
+    else:
+        yesterday = at.today - 1
+        over = at.closed(
+            ("parts of orgs", target.scope, target.no), first_day, yesterday, lambda: of_days(first_day, yesterday)
+        )
+        rows = [*over, *of_days(at.today, _NEVER)]
+    for name, runs, failed in rows:
+        joint[name] += runs
+        failures[name] += failed
+    most = heapq.nsmallest(MAX_PARTS, +joint, key=lambda name: (-joint[name], name is not None, name or ""))
+    return [Part(name=name, executions=joint[name], failures=failures[name]) for name in most]
 
 
 def _errors(at: Snapshot, target: Target, first_day: int) -> tuple[list[Part], datetime | None]:
