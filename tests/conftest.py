@@ -1,6 +1,7 @@
 """What every test may rely on: an environment without settings, a home folder of its own, no deadlines."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -10,6 +11,12 @@ hypothesis.settings.register_profile("skillmeter", deadline=None)  # nothing her
 hypothesis.settings.load_profile("skillmeter")
 
 SETTINGS = ("ANALYTICS_", "OTLP_", "OTEL_", "PROMETHEUS_", "WANDB_", "SKILLMETER_")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c() -> None:
+    """What a test starts hears Ctrl-C, even if a shell runs the tests in the background, where it ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

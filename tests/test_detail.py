@@ -144,6 +144,18 @@ class TestBreakdown:
             assert at_s(found.users_since) == (TODAY - 1) * DAY_NS / 1e9
             assert record.ask("breakdown", {"skill_id": "a", "days": 2}).users_since is None
 
+    def test_a_small_org_beside_a_large_one_shows_its_users(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """They are bounded by what the org did, and not by what all the others did."""
+        monkeypatch.setattr(detail, "MAX_USES", 3)
+        many = [run("a", ago=1, user=f"u{number}", org="large") for number in range(9)]
+        with recorded(
+            [*many, run("a", ago=1, user="v", org="small"), run("a", ago=2, user="w", org="small")]
+        ) as record:
+            found = record.ask("breakdown", {"skill_id": "a", "org_id": "small", "days": 7})
+            assert {part.name for part in found.users} == {"v", "w"}
+            assert found.users_since is None
+            assert record.ask("breakdown", {"skill_id": "a", "org_id": "large", "days": 7}).users == []
+
     def test_today_is_told_however_many_users_it_has(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A list of nobody would help nobody."""
         monkeypatch.setattr(detail, "MAX_USES", 1)

@@ -166,6 +166,7 @@ class TestEvents:
         """In that order, each once, but for those that were deleted; of all skills and orgs, or of one."""
         with pytest.MonkeyPatch.context() as patch, recorded() as record:
             patch.setattr(events, "PIECE", 3)
+            patch.setattr(events, "LOOK", 5)
             for chapter in life:
                 chapter.happen(record)
                 reader = record.queries.reader

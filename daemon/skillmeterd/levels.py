@@ -48,8 +48,8 @@ class Levels:
         """Merge up to `limit` rows, if there are many or a merge is under way; whether that was so."""
         after = self._merged
         if after is None:
-            (rows_there,) = self._db.execute(f"SELECT count(*) FROM {self._name}_recent").fetchone()  # noqa: S608
-            if rows_there <= MAX_RECENT:
+            many = f"SELECT 1 FROM {self._name}_recent LIMIT 1 OFFSET ?"  # noqa: S608
+            if self._db.execute(many, (MAX_RECENT,)).fetchone() is None:
                 return False
             after = self._start
         recent, columns, which = f"{self._name}_recent", ", ".join(self._columns), f"({self._key}) > ({self._places})"

@@ -69,7 +69,7 @@ def _active_users(at: Snapshot, org_id: str | None) -> int:
 
 def _users(at: Snapshot, target: Target, first: int, last: int) -> "array[int]":
     """The numbers of the users of days that are over."""
-    sql = _USERS_OF_DAYS.format(pairs_by_day=rollups.PAIRS_BY_DAY, pairs=target.pairs)
+    sql = _USERS_OF_DAYS.format(pairs_by_day=rollups.pairs_by_day(at, target.pairs, no=target.no), pairs=target.pairs)
     return at.closed(
         ("who", target.scope, target.no),
         first,

@@ -16,7 +16,7 @@ from ..seen import OF_PAIR, OF_SKILL
 from ..sketch import Sketch
 from .formulas import rating_sums
 from .reader import Snapshot
-from .rollups import PAIRS_BY_DAY, Percentiles, merge, percentiles
+from .rollups import Percentiles, are_few, merge, pairs_by_day, percentiles
 
 _COUNTS: Final = "sum(executions), sum(successes), sum(latency_sum), sum(r1), sum(r2), sum(r3), sum(r4), sum(r5)"
 
@@ -62,7 +62,8 @@ class Board:
             names = at.rows("SELECT no, no, skill_id FROM skill")
         else:
             self.total, self._daily, self.key = "pair_total", "pair_daily", "pair_id"
-            self._from = f"{PAIRS_BY_DAY} WHERE pair_id = pair.id AND org_no = :org"
+            of_org = "org_no = :org"
+            self._from = f"{pairs_by_day(at, of_org, org=self.org_no)} WHERE pair_id = pair.id AND {of_org}"
             names = at.rows("SELECT id, skill_no, skill_id FROM pair WHERE org_no = :org", org=self.org_no)
         self.names: dict[int, str] = {no: name for no, _, name in names}
         self.numbers: dict[int, int] = {skill: no for no, skill, _ in names}
@@ -148,9 +149,9 @@ class Board:
 
     def _latencies(self, numbers: Collection[int]) -> dict[int, Sketch]:
         if self._first_day is None:
-            total = self._read(f"json_each(:numbers) JOIN {self.total}", numbers, "")
+            total = self._read(self.total, numbers, "")
             return {no: merge(total.get(no, ())) for no in numbers}
-        by_day = f"day_change CROSS JOIN json_each(:numbers) CROSS JOIN {self._daily} USING (day)"
+        by_day = f"day_change CROSS JOIN {self._daily} USING (day)"
         over: dict[int, bytes] = self._kept("sketches")
         missing = [no for no in numbers if no not in over]
         if missing:
@@ -173,8 +174,10 @@ class Board:
     def _read(self, source: str, numbers: Collection[int], when: str, first_day: int = 0) -> dict[int, list[bytes]]:
         """The sketches of each."""
         found: dict[int, list[bytes]] = {}
+        looked_up = "" if are_few(self._at, len(numbers)) else "+"  # which keeps SQLite from looking for each number
         for no, sketch in self._at.rows(
-            f"SELECT {self.key}, sketch FROM {source} WHERE {self.key} = json_each.value AND sketch IS NOT NULL {when}",
+            f"""SELECT {self.key}, sketch FROM {source}
+                WHERE {looked_up}{self.key} IN (SELECT value FROM json_each(:numbers)) AND sketch IS NOT NULL {when}""",
             numbers=_json(numbers),
             first=first_day,
             today=self._at.today,

@@ -10,7 +10,7 @@ import msgspec
 
 from skillmeter.results import Result
 
-from ..seen import EVERYWHERE, IN_ORG
+from ..seen import EVERYWHERE, IN_ORG, OF_SKILL
 from ..sketch import GAMMA, SMALLEST, ZERO_BIN
 from . import recent, rollups
 from .board import Board
@@ -173,12 +173,14 @@ def _names(rows: Iterable[tuple[str]]) -> list[str]:
 
 def _users(at: Snapshot, target: Target, first_day: int) -> tuple[list[Part], datetime | None]:
     """Days that are over are summed up once; of a skill with very many users, only the last ones."""
-    from_day = max(first_day, _day_within(at, target.skill_id, MAX_USES))
+    from_day = max(first_day, _day_within(at, target, MAX_USES))
+
+    source = rollups.pairs_by_day(at, target.pairs, no=target.no)
 
     def counted(first: int, last: int) -> list[tuple[int, int, int]]:
         return at.rows(
             f"""SELECT user_no, sum(user_daily.executions), sum(user_daily.executions - user_daily.successes)
-                FROM {rollups.PAIRS_BY_DAY} CROSS JOIN user_daily ON pair_daily_id = pair_daily.id
+                FROM {source} CROSS JOIN user_daily ON pair_daily_id = pair_daily.id
                 WHERE pair_id = pair.id AND {target.pairs} AND day BETWEEN :first AND :last GROUP BY user_no""",
             no=target.no,
             first=first,
@@ -204,12 +206,16 @@ def _users(at: Snapshot, target: Target, first_day: int) -> tuple[list[Part], da
     return parts, rollups.time_of(from_day * DAY_NS) if from_day > first_day else None
 
 
-def _day_within(at: Snapshot, skill_id: str, uses: int) -> int:
-    """The first day from which on a skill's users, counted anew each day, are at most `uses`; or today."""
+def _day_within(at: Snapshot, target: Target, uses: int) -> int:
+    """The first day from which on a skill's users, counted anew each day, are at most `uses`; or today.
+
+    Within an org they are not more than the skill's users, and not more than its executions there.
+    """
+    table, key = target.daily
+    bound = "users" if target.scope == OF_SKILL else "min(pair_daily.executions, skill_daily.users)"
+    skills = "" if target.scope == OF_SKILL else "JOIN pair ON pair.id = pair_id JOIN skill_daily USING (day, skill_no)"
     rows: list[tuple[int, int]] = at.rows(
-        """SELECT day, users FROM skill JOIN skill_daily ON skill_no = skill.no
-           WHERE skill_id = :skill_id ORDER BY day DESC""",
-        skill_id=skill_id,
+        f"SELECT day, {bound} FROM {table} {skills} WHERE {key} = :no ORDER BY day DESC", no=target.no
     )
     for day, users in rows:
         uses -= users
@@ -232,7 +238,9 @@ def _orgs(at: Snapshot, target: Target, first_day: int) -> list[Part]:
         )
 
     def of_days(first: int, last: int) -> list[tuple[str | None, int, int]]:
-        return counted(rollups.PAIRS_BY_DAY, "AND day BETWEEN :first AND :last", first, last)
+        return counted(
+            rollups.pairs_by_day(at, target.pairs, no=target.no), "AND day BETWEEN :first AND :last", first, last
+        )
 
     joint = Counter[str | None]()
     failures = Counter[str | None]()

@@ -12,6 +12,7 @@ COLUMNS: Final = (
 """Those of the public view `events`."""
 
 PIECE: Final = 5000  # rows read in one go: 20 ms
+LOOK: Final = 50_000  # events looked at in one go, of which few may be meant
 
 _PIECE: Final = f"""
 SELECT no, {", ".join(COLUMNS)} FROM event_rows
@@ -39,7 +40,8 @@ def pieces(
     Raises StoreUnavailable.
     """
     while after < last:
+        end = min(last, after + LOOK)
         with reader.snapshot() as at:
-            rows = at.rows(_PIECE, after=after, last=last, skill_id=skill_id, org_id=org_id, piece=PIECE)
-        after = rows[-1][0] if len(rows) == PIECE else last
+            rows = at.rows(_PIECE, after=after, last=end, skill_id=skill_id, org_id=org_id, piece=PIECE)
+        after = rows[-1][0] if len(rows) == PIECE else end
         yield after, [row[1:] for row in rows]

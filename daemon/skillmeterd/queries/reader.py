@@ -46,8 +46,11 @@ class Memo:
                 found: T = known.value
                 return found
         value = compute()  # two threads may do so at once; either is right
+        kept_now = _Kept(stamp, value)
+        if kept_now.bytes() > MEMO_BYTES // 2:  # measured before the lock, as that takes a while for a large one
+            return value
         with self._lock:
-            self._kept[key] = _Kept(stamp, value)
+            self._kept[key] = kept_now
             self._kept.move_to_end(key)
             total = sum(kept.bytes() for kept in self._kept.values())
             while total > MEMO_BYTES or len(self._kept) > _MEMO_ENTRIES:

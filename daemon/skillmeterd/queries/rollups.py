@@ -22,8 +22,6 @@ _SUMS: Final = """
 
 PAIR_DAYS: Final = "day_change CROSS JOIN pair_daily USING (day)"
 """The days of pairs: they have no index by pair, and so every day there is is looked at."""
-PAIRS_BY_DAY: Final = "day_change CROSS JOIN pair CROSS JOIN pair_daily USING (day)"
-"""The same of many pairs, a day after the other, as they lie. Wants pair_id = pair.id among its conditions."""
 
 
 class UnknownSkill(QueryError):
@@ -108,6 +106,23 @@ def known_skill(at: Snapshot, skill_id: str, org_id: str | None = None) -> Targe
         return found
     pair = at.value("SELECT id FROM pair WHERE skill_id = :s AND ifnull(org_id, 0) = :o", s=skill_id, o=org_id)
     return Target(skill_id, org_id, OF_PAIR, pair or 0)
+
+
+def pairs_by_day(at: Snapshot, chosen: str, **values: object) -> str:
+    """The days of the pairs for which `chosen` holds. Wants that, and pair_id = pair.id, among its conditions.
+
+    A day after the other, as they lie: each pair is looked for, or, if that were more, all of the day is looked at.
+    """
+    pairs = at.value(f"SELECT count(*) FROM pair WHERE {chosen}", **values)
+    if are_few(at, pairs):
+        return "day_change CROSS JOIN pair CROSS JOIN pair_daily USING (day)"
+    return f"{PAIR_DAYS} CROSS JOIN pair"
+
+
+def are_few(at: Snapshot, numbers: int) -> bool:
+    """Whether it costs less to look for so many pairs or skills on each day than to look at all that a day has."""
+    rows, days = at.row("SELECT (SELECT max(id) FROM pair_daily), (SELECT count(*) FROM day_change)")
+    return bool(numbers * days <= (rows or 0))
 
 
 def sums(at: Snapshot, target: Target, first_day: int) -> Sums:

@@ -18,11 +18,12 @@ from ..sketch import Sketch
 from . import recent, rollups
 from .params import Days, Id, Limit, Params, SkillDays
 from .reader import DAY_NS, Snapshot
-from .rollups import PAIRS_BY_DAY, Target
+from .rollups import Target, pairs_by_day
 
 SECOND_NS: Final = 1_000_000_000
 DAY_S: Final = 86_400
 MAX_DAYS_SHOWN: Final = 366
+_OF_ORG: Final = "org_no = :org"
 MAX_STEPS: Final = 60  # in a part of a day
 STEPS_S: Final = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
@@ -251,17 +252,19 @@ def _daily_calls(at: Snapshot, org_no: int, first_day: int) -> _Calls | None:
     return calls
 
 
-def _of_org(org_no: int) -> str:
-    return f"{PAIRS_BY_DAY} WHERE pair_id = pair.id AND org_no = :org" if org_no else "skill_daily WHERE true"
+def _of_org(at: Snapshot, org_no: int) -> str:
+    if not org_no:
+        return "skill_daily WHERE true"
+    return f"{pairs_by_day(at, _OF_ORG, org=org_no)} WHERE pair_id = pair.id AND {_OF_ORG}"
 
 
 def _was_used(at: Snapshot, org_no: int, first: int, last: int) -> bool:
-    sql = f"SELECT 1 FROM {_of_org(org_no)} AND day BETWEEN :first AND :last AND executions LIMIT 1"
+    sql = f"SELECT 1 FROM {_of_org(at, org_no)} AND day BETWEEN :first AND :last AND executions LIMIT 1"
     return at.value(sql, org=org_no, first=first, last=last) is not None
 
 
 def _count(at: Snapshot, org_no: int, calls: _Calls, first: int, last: int) -> None:
-    rows = f"FROM {_of_org(org_no)} AND day BETWEEN :first AND :last AND executions"
+    rows = f"FROM {_of_org(at, org_no)} AND day BETWEEN :first AND :last AND executions"
     window = {"org": org_no, "first": first, "last": last}
     for day, runs, good in at.rows(f"SELECT day, sum(executions), sum(successes) {rows} GROUP BY +day", **window):
         calls.add(day - calls.steps.first_day, runs, runs - good)
@@ -286,16 +289,17 @@ def _most_used(at: Snapshot, skills: Counter[int], limit: int) -> dict[int, str]
 def _daily_runs(at: Snapshot, org_no: int, steps: _Steps, numbers: list[int]) -> Runs:
     """Of a few skills. Days that are over are read once."""
 
+    chosen = "skill_no IN (SELECT value FROM json_each(:numbers))"
+    if org_no:
+        of_org = f"{_OF_ORG} AND {chosen}"
+        source = f"{pairs_by_day(at, of_org, org=org_no, numbers=_json(numbers))} WHERE pair_id = pair.id AND {of_org}"
+    else:
+        source = f"day_change CROSS JOIN skill_daily USING (day) WHERE {chosen}"
+
     def read(first: int, last: int) -> Runs:
         runs = {no: [0] * (last - first + 1) for no in numbers}
-        of_skill = (
-            "pair CROSS JOIN pair_daily USING (day) WHERE pair.skill_no = value AND org_no = :org AND pair_id = pair.id"
-            if org_no
-            else "skill_daily USING (day) WHERE skill_no = value"
-        )
         for no, day, executions in at.rows(
-            f"""SELECT value, day, executions FROM day_change CROSS JOIN json_each(:numbers) CROSS JOIN {of_skill}
-                AND day BETWEEN :first AND :last""",
+            f"SELECT skill_no, day, executions FROM {source} AND day BETWEEN :first AND :last",
             numbers=_json(numbers),
             org=org_no,
             first=first,
