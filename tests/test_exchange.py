@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,13 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skillmeter import records
+from skillmeter import records, wire
 from skillmeter.connection import Connection
 from skillmeter.errors import DaemonUnavailable, InvalidEventError, SkillmeterError
 from skillmeter.events import Event, Execution, Health, Rating
 from skillmeterd.cli import group
 from skillmeterd.exchange import formats
-from skillmeterd.exchange.carrier import BATCH_BYTES, Carrier, batches, producer_of
+from skillmeterd.exchange.carrier import BATCH_BYTES, WINDOW, Carrier, batches, producer_of
 from skillmeterd.exchange.journals import hand_over
 from skillmeterd.exchange.rows import COLUMNS as ROW
 from skillmeterd.exchange.rows import event_of, place_of
@@ -34,6 +35,7 @@ from skillmeterd.store import Chunk, Store
 
 from .journals import event, write_journal
 from .support import WAIT_S, DaemonProcess, assert_exactly, journals, ledger, query, run_client, wait_until
+from .test_shipper_peer import Peer
 
 HEADINGS = "recorded_at,kind,skill_id,success,latency_ms"
 CELLS = "1,execution,s,1,2.5"
@@ -176,6 +178,36 @@ class TestKills:
             assert_exactly(map(str, range(MANY)), daemon.db_path)
 
 
+def test_a_daemon_that_ends_with_one_batch_unread(tmp_path: Path) -> None:
+    """Its successor answers all that were behind it with a Rewind, and so, perhaps, the question how far it is."""
+    sent = [b"%6d" % n * 10_000 for n in range(2 * WINDOW + 4)]  # two in a batch
+
+    def carry() -> int:
+        with closing(Carrier(Connection(f"ipc://{tmp_path}/s"), bytes(16))) as carrier:
+            return carrier.carry(lambda: [(payload, False) for payload in sent], lambda done: None)
+
+    with closing(Peer(f"ipc://{tmp_path}/s")) as peer, ThreadPoolExecutor(1) as executor:
+        stored = executor.submit(carry)
+        peer.take()
+        peer.say(wire.Ack(bytes(16), 0, 0))
+        for _ in range(WINDOW):
+            peer.take()
+        for _ in range(WINDOW - 1):
+            peer.say(wire.Rewind(bytes(16), 0, 0))
+        peer.take()
+        peer.say(wire.Rewind(bytes(16), 0, 0))
+        end, taken = 0, list[bytes]()
+        while not stored.done():
+            if not peer.socket.poll(20):
+                continue
+            batch, payloads = peer.take()
+            if payloads and batch.start == end:
+                end += sum(len(records.frame(payload)) for payload in payloads)
+                taken += payloads
+            peer.say(wire.Ack(bytes(16), end, len(taken)))
+        assert (stored.result(), taken) == (len(sent), sent)
+
+
 def test_progress_counts_records(daemon: DaemonProcess, tmp_path: Path) -> None:
     """Progress goes up to the number of events."""
     file = tmp_path / "events.jsonl"
@@ -226,6 +258,27 @@ def test_an_export_of_the_same_database(tmp_path: Path, kind: str) -> None:
         assert import_(daemon, changed) == (585, 1)
         assert import_(daemon, changed) == (585, 0)
         assert_exactly([*(f"{part}{n}" for part in "abc" for n in range(300)), "new"], daemon.db_path)
+
+
+@pytest.mark.parametrize("gap", ["lost", "corrupt"])
+def test_a_database_with_gaps_before_what_is_committed(tmp_path: Path, gap: str) -> None:
+    """An event of a producer that has some is not stored twice; an import says that it may not be there at all."""
+    file, source = tmp_path / "events.jsonl", tmp_path / "source.db"
+    made = [msgspec.msgpack.encode(Execution(n, "s", None, None, True, 1.0)) for n in range(5)]
+    whole = Chunk(b"w" * 16, 200, [0, 100], made[:2])
+    with closing(Store.open(source)) as store:
+        store.commit([whole, Chunk(b"g" * 16, 300, [0, 100, 200], made[2:])])
+    assert skillmeter("export", file, "--db-path", source).exit_code == 0
+    with DaemonProcess(tmp_path, started=False) as daemon:
+        with closing(Store.open(daemon.db_path)) as store:
+            store.commit(
+                [whole, Chunk(b"g" * 16, 300, [0, 200], made[2::2], lost=gap == "lost", corrupt=gap == "corrupt")]
+            )
+        daemon.start()
+        result = skillmeter("import", file, "--json", env=daemon.env)
+        assert json.loads(result.stdout)[0]["perhaps_missing"] == 3, result.output
+        assert "3 events were not stored, as their producers had sent them before" in result.stderr
+        assert len(stored(daemon.db_path)) == 4
 
 
 def import_(daemon: DaemonProcess, file: Path) -> tuple[int, int]:

@@ -30,8 +30,12 @@ def command(context: Context, paths: tuple[Path, ...], kind: str | None, check: 
     """Have the daemon store the events of files: what `export` writes, and journals (.journal).
 
     A file with a mistake is not begun. The same content is stored once: an import that was interrupted, run again, goes
-    on where it was. What an `event_id` shows to have been exported from this very database is not stored again. Columns
-    are those of `export`; recorded_at, kind and skill_id are needed.
+    on where it was. What an `event_id` shows to have been sent to this very database is not stored again, not even
+    if it was lost there: where that may be so, the import says of how many events. Columns are those of `export`;
+    recorded_at, kind and skill_id are needed.
+
+    Do not import into its own database an export of events that ANALYTICS_DB_RETENTION_DAYS has deleted since: they may
+    be counted anew. After a restore, import only once live clients have reconnected.
     """
     settings = context.client_settings()
     outcome = []
@@ -44,8 +48,10 @@ def command(context: Context, paths: tuple[Path, ...], kind: str | None, check: 
         if chosen is None:
             raise click.UsageError(f"{path} should end in .csv, .jsonl, .parquet or .journal, or give --format")
         count, producers = _check(chosen, path)
-        stored = 0 if check else _carry(settings, chosen, path, count, producers)
-        outcome.append({"file": str(path), "journal": False, "events": count, "stored": stored})
+        stored, unsure = (0, 0) if check else _carry(settings, chosen, path, count, producers)
+        outcome.append(
+            {"file": str(path), "journal": False, "events": count, "stored": stored, "perhaps_missing": unsure}
+        )
     _report(outcome, check=check, as_json=as_json)
 
 
@@ -74,33 +80,45 @@ def _check(kind: str, path: Path) -> tuple[int, list[str]]:
     return count, sorted(producers)
 
 
-def _carry(settings: ClientSettings, kind: str, path: Path, count: int, producers: list[str]) -> int:
-    """Have a file's events stored; returns how many were not before."""
+def _carry(settings: ClientSettings, kind: str, path: Path, count: int, producers: list[str]) -> tuple[int, int]:
+    """Have a file's events stored; returns how many were not before, and how many were left out that may be missing."""
     connection = Connection.to(settings)
     with (
         contextlib.closing(Carrier(connection, producer_of(path))) as carrier,
         progress(f"importing {path.name}", count) as advance,
     ):
         committed = _committed(connection, producers)
-        return carrier.carry(lambda: _events(kind, path, committed), advance)
+        stored = carrier.carry(lambda: _events(kind, path, committed), advance)
+    with_gaps = {producer: offset for producer, (offset, has_gaps) in committed.items() if has_gaps}
+    if not with_gaps:
+        return stored, 0
+    places = filter(None, map(place_of, formats.read(kind, path)))
+    return stored, sum(offset < with_gaps.get(producer, 0) for producer, offset in places)
 
 
-def _committed(connection: Connection, producers: list[str]) -> dict[str, int]:
-    """What the database has itself of the producers that a file names."""
-    found: dict[str, int] = {}
+def _committed(connection: Connection, producers: list[str]) -> dict[str, tuple[int, bool]]:
+    """How far the database has the producers that a file names, and whether events before that are missing."""
+    found: dict[str, tuple[int, bool]] = {}
     for at in range(0, len(producers), MAX_PRODUCERS):
         found |= connection.ask("committed", {"producers": producers[at : at + MAX_PRODUCERS]})
     return found
 
 
-def _events(kind: str, path: Path, committed: dict[str, int]) -> Iterator[tuple[bytes, bool]]:
+def _events(kind: str, path: Path, committed: dict[str, tuple[int, bool]]) -> Iterator[tuple[bytes, bool]]:
     encode = msgspec.msgpack.Encoder().encode
     for row in formats.read(kind, path):
         producer, offset = place_of(row) or ("", 0)
-        yield encode(event_of(row)), offset < committed.get(producer, 0)
+        yield encode(event_of(row)), offset < committed.get(producer, (0, False))[0]
 
 
 def _report(outcome: list[dict[str, object]], *, check: bool, as_json: bool) -> None:
+    for one in outcome:
+        if one.get("perhaps_missing"):
+            click.echo(
+                f"skillmeter: {one['file']}: {one['perhaps_missing']:,} events were not stored, as their producers had"
+                " sent them before; but the database has lost events of these producers, so some may not be in it",
+                err=True,
+            )
     if as_json:
         print_json(outcome)
         return

@@ -62,10 +62,12 @@ class Carrier:
         self._connection.hang_up(self._socket)
         self._connection.close()
 
-    def committed(self) -> wire.Ack:
+    def committed(self) -> wire.Ack | wire.Rewind:
         """What the daemon has of this producer. Raises DaemonUnavailable."""
+        while self._socket.poll(0):  # answers to batches that are given up
+            self._socket.recv_multipart()
         self._send(wire.Batch(self._producer, 0, 0, []), b"")
-        return self._acknowledged()
+        return self._answer()
 
     def carry(self, events: Callable[[], Events], on_progress: Callable[[int], None]) -> int:
         """Have the events committed that are not yet; returns how many were stored by this.
@@ -89,7 +91,9 @@ class Carrier:
                 raise self._silent()
             ack = reached
 
-    def _carry(self, ack: wire.Ack, events: Events, on_progress: Callable[[int], None]) -> wire.Ack:
+    def _carry(
+        self, ack: wire.Ack | wire.Rewind, events: Events, on_progress: Callable[[int], None]
+    ) -> wire.Ack | wire.Rewind:
         """Send what is not committed and wait until it is. Raises _Forgotten when some of it has to be sent again."""
         sent, waiting = ack.offset, deque[int]()
         for start, body in batches(events):
@@ -107,31 +111,30 @@ class Carrier:
     def _settle(self, waiting: deque[int], on_progress: Callable[[int], None]) -> wire.Ack:
         if not self._socket.poll(int(PROBE_S * 1000)):
             raise _Forgotten
-        ack = self._acknowledged()
-        if ack.offset < waiting[0]:
-            raise _Forgotten
-        while waiting and waiting[0] <= ack.offset:
+        answer = self._answer()
+        if isinstance(answer, wire.Rewind) or answer.offset < waiting[0]:
+            raise _Forgotten  # a gap: it began anew while batches were on their way
+        while waiting and waiting[0] <= answer.offset:
             waiting.popleft()
-        on_progress(ack.records)
-        return ack
+        on_progress(answer.records)
+        return answer
 
     def _send(self, batch: wire.Batch, body: bytes) -> None:
         if not self._socket.poll(int(self._silence_s * 1000), zmq.POLLOUT):
             raise self._silent()
         self._socket.send_multipart(wire.encode(batch, body), zmq.NOBLOCK)
 
-    def _acknowledged(self) -> wire.Ack:
+    def _answer(self) -> wire.Ack | wire.Rewind:
         deadline_s = time.monotonic() + self._silence_s
         while self._socket.poll(max(0, int((deadline_s - time.monotonic()) * 1000))):
             try:
                 answer = wire.decode_to_client(self._socket.recv_multipart())
             except WireError as error:
                 raise DaemonUnavailable(f"the daemon at {self._endpoint} cannot be understood: {error}") from error
-            if isinstance(answer, wire.Ack) and answer.producer == self._producer:
+            if isinstance(answer, wire.Ack | wire.Rewind) and answer.producer == self._producer:
                 return answer
             if isinstance(answer, wire.Refusal):
                 raise DaemonUnavailable(f"the daemon at {self._endpoint} refuses: {answer.reason}")
-            raise _Forgotten  # a gap: it began anew while batches were on their way
         raise self._silent()
 
     def _silent(self) -> DaemonUnavailable:

@@ -1,4 +1,8 @@
-"""Producers: how far each one's journal is committed. An event before that offset is in the database, or was."""
+"""Producers: how far each one's journal is committed.
+
+An event before that offset is in the database, or was, unless it is one of those that the producer is known to lack:
+which these are nobody wrote down.
+"""
 
 from typing import Annotated, Final
 
@@ -18,8 +22,8 @@ class Producers(Params, frozen=True):
     producers: Annotated[list[Hex], msgspec.Meta(max_length=MAX_PRODUCERS)]
 
 
-def committed(at: Snapshot, asked: Producers) -> dict[str, int]:
-    """The committed offset of each producer that is known."""
-    sql = "SELECT committed FROM producer WHERE producer = :producer"
-    found = {name: at.value(sql, producer=bytes.fromhex(name)) for name in asked.producers}
-    return {name: offset for name, offset in found.items() if offset is not None}
+def committed(at: Snapshot, asked: Producers) -> dict[str, tuple[int, bool]]:
+    """The committed offset of each producer that is known, and whether events before it are lost or corrupt."""
+    sql = "SELECT committed, lost OR corrupt FROM producer WHERE producer = :producer"
+    found = {name: at.row(sql, producer=bytes.fromhex(name)) for name in asked.producers}
+    return {name: (row[0], bool(row[1])) for name, row in found.items() if row is not None}
