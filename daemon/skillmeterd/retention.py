@@ -3,8 +3,9 @@
 Age is counted by the daemon's clock, from the day an event was committed: a client's clock that is wrong deletes
 nothing. With `days` = 90, an event of today is still there on the 90th day after, and gone on the 91st.
 
-After events, producers go that have none left and ended long ago; then pages at the end of the file that nothing
-needs are given back to the file system, except for as many as the next days will fill again.
+After events, what was lately noted of who was seen when is put in order (levels.py), once it is much. Then producers go
+that have none left and ended long ago; then pages at the end of the file that nothing needs are given back to the file
+system, except for as many as the next days will fill again.
 """
 
 import logging

@@ -288,7 +288,6 @@ def _most_used(at: Snapshot, skills: Counter[int], limit: int) -> dict[int, str]
 
 def _daily_runs(at: Snapshot, org_no: int, steps: _Steps, numbers: list[int]) -> Runs:
     """Of a few skills. Days that are over are read once."""
-
     chosen = "skill_no IN (SELECT value FROM json_each(:numbers))"
     if org_no:
         of_org = f"{_OF_ORG} AND {chosen}"
