@@ -6,7 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skillmeter.records import LEDGER
-from skillmeterd.outcomes import ATTEMPTED, CORRUPT, LOST, MAX_COUNT, STORED, UNFINISHED, Account, Totals
+from skillmeterd.outcomes import (
+    ATTEMPTED,
+    CORRUPT,
+    LOST,
+    MAX_CLAIMED,
+    MAX_COUNT,
+    STORED,
+    SYNC_FAILED,
+    UNFINISHED,
+    Account,
+    Totals,
+)
 
 counts = st.one_of(st.integers(0, 20), st.sampled_from([MAX_COUNT, 2**62]))
 snapshots = st.lists(counts, max_size=len(LEDGER) + 3).map(tuple)
@@ -42,6 +53,26 @@ def test_every_event_has_one_outcome_after_every_step(history) -> None:
         assert pending == 0 or not account.finished
         assert all(totals[slot] >= events for slot, events in before.items())
         assert account.attempted < 2**53
+
+
+claims = st.lists(counts, max_size=3).map(lambda slots: (*slots, *[0] * (len(LEDGER) - 1 - len(slots)), *slots[:1]))
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), claims, counts, st.booleans()), max_size=9))
+def test_claims_have_a_bound_and_records_have_none(history) -> None:
+    """Whatever any number of producers claim, in however many groups, the ledger's sums stay exact, and balance."""
+    accounts = [Account(number) for number in range(4)]
+    ledger, records = Totals({ATTEMPTED: MAX_CLAIMED - 3 * MAX_COUNT, STORED: MAX_CLAIMED - 3 * MAX_COUNT}), 0
+    for number, stored, snapshot, lost, finished in history:
+        group = Totals()
+        group.claimed_before = ledger[ATTEMPTED] + ledger[SYNC_FAILED]
+        step(accounts[number], group, snapshot, stored, lost=lost, finished=finished)
+        ledger.update(group)
+        records += stored
+        pending = sum(account.attempted - account.accounted for account in accounts)
+        assert ledger[ATTEMPTED] == outcome(ledger, "stored", "dropped", "rejected") + pending
+        assert ledger[ATTEMPTED] + ledger[SYNC_FAILED] <= MAX_CLAIMED + records
+        assert ledger[STORED] == MAX_CLAIMED - 3 * MAX_COUNT + records
 
 
 def test_a_snapshot_counts_only_what_is_new_in_it() -> None:

@@ -32,6 +32,7 @@ DELETE FROM producer WHERE no IN (
     LIMIT ?
 )
 """
+_CLAIMED: Final = "SELECT total(events) FROM ledger_total WHERE outcome IN ('attempted', 'sync_failed')"
 
 _encode_ledger = msgspec.json.Encoder().encode
 _decode_ledger = msgspec.json.Decoder(tuple[int, ...]).decode
@@ -63,6 +64,11 @@ class Accounts:
     def save(self, accounts: Iterable[Account], last_event_id: int, now_ns: int) -> None:
         """Write accounts that a group changed. `last_event_id` is the group's, and so not before any of theirs."""
         self._db.executemany(_SAVE, [(*_columns(account), last_event_id, now_ns, account.no) for account in accounts])
+
+    def claimed(self) -> int:
+        """What the ledger holds of all that clients can claim; see `outcomes.Totals`."""
+        (events,) = self._db.execute(_CLAIMED).fetchone()
+        return int(events)
 
     def prune(self, idle_before_ns: int, limit: int) -> int:
         """Delete finished producers that were last seen before a time and have no event left; returns how many."""

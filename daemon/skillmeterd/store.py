@@ -152,6 +152,7 @@ class Store:
     def _write(self, session: "_Session", chunks: Sequence[Chunk]) -> CommitResult:
         now_ns = self._clock_ns()
         totals = Totals()
+        totals.claimed_before = session.accounts.claimed()
         group = Group(session.pairs, session.users)
         touched: dict[int, Account] = {}
         malformed = 0

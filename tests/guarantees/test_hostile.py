@@ -16,8 +16,21 @@ import pytest
 import zmq
 
 from skillmeter import wire
+from skillmeter.records import LEDGER
+from skillmeterd.outcomes import MAX_CLAIMED
+from skillmeterd.store import Chunk, Store
 from tests.journals import event, write_journal
-from tests.support import DaemonProcess, assert_exactly, run_client, start_client, wait_until
+from tests.support import (
+    HTTP,
+    DaemonProcess,
+    assert_exactly,
+    ledger,
+    read,
+    run_client,
+    skillmeter,
+    start_client,
+    wait_until,
+)
 
 MIB = 1024 * 1024
 NOBODY = 65534
@@ -75,6 +88,25 @@ def test_a_flood_is_refused_and_holds_up_nobody(tmp_path: Path) -> None:
         stored = run_client(RECORD_AND_FLUSH, daemon.env, "b")
         daemon.wait_drained()
         assert_exactly([*out.decode().split(), *stored], daemon.db_path)
+
+
+def test_no_number_of_false_counts_breaks_the_ledger(tmp_path: Path) -> None:
+    """Forty thousand producers claim as much as one is believed: the ledger still adds up, every view of it is there,
+    and others are served and counted."""
+    with contextlib.closing(Store.open(tmp_path / "analytics.db")) as store:
+        for first in range(0, 40_000, 10_000):
+            claims = [(2**62,) * (1 + number % len(LEDGER)) for number in range(first, first + 10_000)]
+            store.commit([Chunk(os.urandom(16), 0, [], [], claim, lost=2**62) for claim in claims])
+    with DaemonProcess(tmp_path, env={**HTTP, "ANALYTICS_BACKEND": "prometheus"}) as daemon:
+        recorded = run_client(RECORD_AND_FLUSH, daemon.env, "a")
+        daemon.wait_drained()
+        assert_exactly(recorded, daemon.db_path)
+        assert ledger(daemon.db_path)["attempted"] <= MAX_CLAIMED + len(recorded)
+        status, page = read(daemon.ask("status")["http"].removeprefix("http://"), "/metrics")
+        assert status == 200
+        assert b'skillmeter_events_total{outcome="stored"} 200' in page
+        assert skillmeter("status", env=daemon.env).returncode == 0
+        assert "0 fail" in skillmeter("doctor", "--reconcile", env=daemon.env).stdout
 
 
 def test_answers_that_nobody_reads_do_not_pile_up(tmp_path: Path) -> None:
