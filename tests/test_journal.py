@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -376,6 +377,49 @@ def test_a_stack_that_is_full_after_the_write_does_not_undo_it(journal: Journal)
     journal.wake = too_deep
     journal.idle = True
     assert journal.append(event("kept")) is True
+
+
+def no_frame_left() -> None:
+    """What a call does for which the stack has no room."""
+    raise RecursionError
+
+
+def test_a_stack_without_room_for_what_follows_the_write_does_not_undo_it(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the short way and the long one: the event is there once, and the answer is True; a refusal is counted once."""
+    monkeypatch.setattr(journal, "kept", no_frame_left)
+    assert journal.append(event("short")) is True
+    journal.bar()
+    assert journal.append(event("long")) is True
+    journal.count("rejected.invalid_rating")
+    assert [payload_name(payload) for payload in everything(journal)] == ["short", "long"]
+    assert journal.ledger.named() == {"rejected.invalid_rating": 1}
+
+
+@pytest.mark.parametrize("sync", [False, True])
+@pytest.mark.parametrize("size", [1, 300])
+def test_at_the_end_of_the_stack_the_answer_is_what_became_of_the_event(tmp_path: Path, sync: bool, size: int) -> None:
+    """However little room is left, also where each append needs a new segment: True and once, or not at all."""
+    journal = small(tmp_path / "spool", max_bytes=2**22, sync=sync)
+
+    def deep(frames: int, payload: bytes) -> bool:
+        return deep(frames - 1, payload) if frames else journal.append(payload)
+
+    answers = Counter[object]()
+    for frames in range(sys.getrecursionlimit() - 200, sys.getrecursionlimit()):
+        journal.idle = True
+        before = journal.end
+        try:
+            answer: bool | None = deep(frames, bytes(size))
+        except RecursionError:
+            answer = None
+        assert (journal.end > before) is (answer is True)
+        answers[answer] += 1
+    assert answers[True] > 20
+    assert answers[None] > 20
+    assert journal.append(b"again") is True
+    journal.close()
 
 
 def test_handlers_that_nest_too_deep_are_refused(tmp_path: Path) -> None:

@@ -188,10 +188,16 @@ class Journal:
             if came_between(error):
                 raise
             return self._write_further_on(record)
-        return self.kept()
+        try:
+            return self.kept()
+        except RecursionError:  # the caller's stack has no room for that call
+            return True
 
     def kept(self) -> bool:
-        """Do what is left after a record was put, or a refusal counted: count the attempt, wake the shipper. True."""
+        """Do what is left after a record was put, or a refusal counted: count the attempt, wake the shipper. True.
+
+        Raises nothing of its own, but the call itself may: RecursionError, which undoes nothing.
+        """
         try:
             self.attempted()
             if self.idle:
@@ -215,7 +221,10 @@ class Journal:
                 raise
             self._heir.count(name)
         else:
-            self.kept()
+            try:
+                self.kept()
+            except RecursionError:  # or it would be counted once more, as a fault
+                pass
 
     def bar(self) -> None:
         """A fork is under way: nothing is to be appended by the short way. The next append lifts it."""
@@ -339,8 +348,11 @@ class Journal:
                 if came_between(error):
                     raise
             else:
-                self._aim(segment)
-                return self.kept()
+                try:
+                    self._aim(segment)
+                    return self.kept()
+                except RecursionError:  # as in `write`; a later call aims
+                    return True
             try:
                 following = self._successor(segment, len(record))
             except JournalError as error:

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import FORKS_KNOWINGLY, SCALE, DaemonProcess, assert_exactly, ledger, recorded_names, run_client
+from tests.support import (
+    FORKS_KNOWINGLY,
+    SCALE,
+    DaemonProcess,
+    assert_consistent,
+    assert_exactly,
+    ledger,
+    recorded_names,
+    run_client,
+)
 
 HANDLERS = """
 import signal
@@ -109,24 +118,38 @@ def test_an_exception_from_another_thread_reaches_the_caller_and_doubles_nothing
         assert not books["dropped"] + books["rejected"]
 
 
-def test_a_plain_call_at_the_end_of_the_stack_is_true_if_it_kept(tmp_path: Path) -> None:
-    """However little room there is: True, or an exception and nothing stored."""
-    script = """
-    def deep(frames):
-        if frames: return deep(frames - 1)
-        client._producer.opened.journal.idle = True
-        return client.record_skill_execution("s", True, 1.0, "plain")
-    record("plain")  # an id that is known needs less room
-    for frames in range(sys.getrecursionlimit() - 40, sys.getrecursionlimit()):
-        try: assert deep(frames) is True
+CALLS = {
+    "plain": "client.record_skill_execution('s', True, 1.0, name)",
+    "general": "client.record_skill_execution('s', True, 1, name, attributes={'a': [1]})",
+    "rating": "client.rate_skill('s', 5, None, name)",
+}
+
+
+@pytest.mark.parametrize("durability", ["process", "fsync"])
+@pytest.mark.parametrize("kind", CALLS)
+def test_a_call_at_the_end_of_the_stack_is_true_if_it_kept(tmp_path: Path, kind: str, durability: str) -> None:
+    """However little room there is, and by the long way too: True, or False or an exception and nothing stored."""
+    script = f"""
+    journal = None
+    def deep(frames, name):
+        if frames: return deep(frames - 1, name)
+        journal.idle = True
+        return {CALLS[kind]}
+    for name in ("plain", *map(str, range(120))): record(name)  # an id that is known needs less room
+    journal = client._producer.opened.journal
+    for number in range(120):
+        if number % 2: journal.bar()
+        try: kept = deep(sys.getrecursionlimit() - 60 + number // 2, str(number))
         except RecursionError: continue
-        print("plain")
+        if kept: print("kept", number)
     """
-    with DaemonProcess(tmp_path) as daemon:
-        recorded = run_client(script, daemon.env)
+    with DaemonProcess(tmp_path, env={"ANALYTICS_DURABILITY": durability}) as daemon:
+        lines = run_client(script, daemon.env)
         daemon.wait_drained()
-        assert len(recorded) > 20
-        assert recorded_names(daemon.db_path) == recorded
+        kept = [line.split()[1] for line in lines if line.startswith("kept")]
+        assert 60 < len(kept) < 120
+        assert recorded_names(daemon.db_path)[121:] == kept
+        assert_consistent(daemon.db_path)
 
 
 def test_a_child_forked_while_zmq_is_imported_can_use_it(tmp_path: Path) -> None:
