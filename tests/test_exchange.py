@@ -34,8 +34,8 @@ from skillmeterd.exchange.rows import event_of, place_of
 from skillmeterd.store import Chunk, Store
 
 from .journals import event, write_journal
+from .scripted_daemon import Peer
 from .support import WAIT_S, DaemonProcess, assert_exactly, journals, ledger, query, run_client, wait_until
-from .test_shipper_peer import Peer
 
 HEADINGS = "recorded_at,kind,skill_id,success,latency_ms"
 CELLS = "1,execution,s,1,2.5"
