@@ -99,6 +99,13 @@ def ask(base: str, target: str, *, method: str = "GET", token: str = "") -> tupl
         client.close()
 
 
+def answer_schema(document: dict[str, Any], name: str) -> dict[str, Any]:
+    """How a path's answer is described."""
+    answer = document["paths"][f"/api/v1/{name}"]["get"]["responses"]["200"]
+    schema: dict[str, Any] = answer["content"]["application/json"]["schema"]
+    return schema
+
+
 def assert_described(value: Any, schema: dict[str, Any], named: dict[str, Any]) -> None:
     """An object has the keys that its schema names, and so have the objects in it."""
     schema = named[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
@@ -267,12 +274,28 @@ class TestDescription:
             given = {name: example for name, example in examples.items() if example is not None}
             assert get(daemon, path.removeprefix("/api/v1/"), **given)[0] == 200
 
+    def test_times_are_described_as_times(self, daemon: DaemonProcess) -> None:
+        """What reads the description can take a time for one, and a day for a day; and the answers are that."""
+        document = get(daemon, "openapi.json")[1]
+        formats = {
+            name: kind["format"]
+            for schema in document["components"]["schemas"].values()
+            for name, part in schema["properties"].items()
+            for kind in (part, *part.get("anyOf", ()))
+            if "format" in kind
+        }
+        times = ("first_used", "last_used", "last_rated", "start", "users_since", "errors_since", "oldest", "newest")
+        assert formats == {"day": "date", **dict.fromkeys(times, "date-time")}
+        for name in ("usage?skill_id=parse_json", "metrics?skill_id=parse_json", "activity", "stats"):
+            schema = {**answer_schema(document, name.partition("?")[0]), "components": document["components"]}
+            assert jsonschema_rs.is_valid(schema, ask(url(daemon), name)[1], validate_formats=True)
+
     @pytest.mark.parametrize("name", ["status", "ledger"])
     def test_every_part_of_the_status_is_described(self, daemon: DaemonProcess, name: str) -> None:
         """What is written by hand, without a type, has what the answer has, and nothing else."""
         document = get(daemon, "openapi.json")[1]
-        schema = document["paths"][f"/api/v1/{name}"]["get"]["responses"]["200"]["content"]["application/json"]
-        assert_described(get(daemon, name)[1], schema["schema"], document["components"]["schemas"])
+        schema = answer_schema(document, name)
+        assert_described(get(daemon, name)[1], schema, document["components"]["schemas"])
 
     @pytest.mark.parametrize(
         ("name", "mode"),

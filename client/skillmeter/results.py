@@ -5,9 +5,12 @@ a time is UTC, and None means that there is nothing to say it from.
 """
 
 import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+
+Time = Annotated[datetime.datetime, msgspec.Meta(tz=True)]
+"""A datetime that knows its time zone."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
@@ -38,9 +41,9 @@ class SkillUsage(Result, frozen=True):
     """This and the next two are within 1 %: see skillmeterd.sketch."""
     p95_latency_ms: float | None
     p99_latency_ms: float | None
-    first_used: datetime.datetime | None
+    first_used: Time | None
     """In the period, as is the next."""
-    last_used: datetime.datetime | None
+    last_used: Time | None
 
 
 class SkillMetrics(Result, frozen=True):
@@ -67,9 +70,9 @@ class SkillMetrics(Result, frozen=True):
     p50_latency_ms: float | None
     p95_latency_ms: float | None
     p99_latency_ms: float | None
-    first_used: datetime.datetime | None
-    last_used: datetime.datetime | None
-    last_rated: datetime.datetime | None
+    first_used: Time | None
+    last_used: Time | None
+    last_rated: Time | None
 
 
 class LeaderboardEntry(Result, frozen=True):
@@ -160,6 +163,6 @@ class DbStats(Result, frozen=True):
     wal_bytes: int
     free_bytes: int
     """In the database file, for reuse."""
-    oldest: datetime.datetime | None
+    oldest: Time | None
     """When the first event that is still kept was recorded; the next: the last one, in the order of commits."""
-    newest: datetime.datetime | None
+    newest: Time | None

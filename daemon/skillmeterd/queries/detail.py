@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from skillmeter.results import Result
+from skillmeter.results import Result, Time
 
 from ..seen import EVERYWHERE, IN_ORG, OF_SKILL
 from ..sketch import GAMMA, SMALLEST, ZERO_BIN
@@ -79,12 +79,12 @@ class Breakdown(Result, frozen=True):
     """With the next: where the true rate lies, with 95 % confidence."""
     success_rate_high: float | None
     users: list[Part]
-    users_since: datetime | None
+    users_since: Time | None
     """From when on users are counted, if the skill had more than are looked at; None: all of the period."""
     orgs: list[Part]
     errors: list[Part]
     """Failures by their error type."""
-    errors_since: datetime | None
+    errors_since: Time | None
     """From when on errors are counted, if there were more events than are looked at; None: all of the period."""
     ratings: list[int]
     """How many ones, twos, threes, fours and fives."""

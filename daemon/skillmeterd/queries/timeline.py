@@ -7,12 +7,11 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
-from skillmeter.results import Result
+from skillmeter.results import Result, Time
 
 from ..sketch import Sketch
 from . import recent, rollups
@@ -49,7 +48,7 @@ class TimelinePoint(Result, frozen=True):
 class Timeline(Result, frozen=True):
     """A skill over time: equal steps without gaps. The last one holds now."""
 
-    start: datetime
+    start: Time
     """Where the first step begins."""
     step_s: int
     """A day, or less while there is none but today."""
@@ -68,7 +67,7 @@ class SkillActivity(Result, frozen=True):
 class Activity(Result, frozen=True):
     """All skills over time; `start`, `step_s` and `is_complete` as in Timeline."""
 
-    start: datetime
+    start: Time
     step_s: int
     is_complete: bool
     executions: list[int]
