@@ -1,4 +1,4 @@
-"""The reader: what is remembered of days that are over takes a bounded part of the memory."""
+"""The reader: its errors, and that what is remembered of days that are over takes a bounded part of the memory."""
 
 import tracemalloc
 
@@ -7,6 +7,9 @@ import pytest
 from skillmeter.results import Result
 from skillmeterd.queries import reader
 from skillmeterd.queries.reader import Memo, bytes_of
+from skillmeterd.queries.rollups import UnknownSkill
+
+from .histories import recorded, run
 
 SIZE = bytes_of(list(range(1000, 2000)))
 
@@ -22,6 +25,13 @@ def computed(memo: Memo, key: int) -> bool:
     """Whether a value had to be computed, of about SIZE bytes."""
     fresh = list(range(1000, 2000))
     return memo.get(key, "stamp", lambda: fresh) is fresh
+
+
+def test_what_was_asked_wrongly_is_told_as_it_is() -> None:
+    """An error of the question itself passes through, and is not said to have been caused by itself."""
+    with recorded([run("a")]) as record, pytest.raises(UnknownSkill) as caught:
+        record.ask("usage", {"skill_id": "b"})
+    assert caught.value.__cause__ is None
 
 
 def test_old_values_give_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from .. import migrations
 from ..database import limited, open_reader, unavailable
-from ..errors import StoreUnavailable, TookTooLong
+from ..errors import DaemonError, StoreUnavailable, TookTooLong
 
 DAY_NS: Final = 86_400 * 1_000_000_000
 ANSWER_S: Final = 4.0  # clients wait for 5; an answer takes a hundredth, and who asks more holds up whoever asks next
@@ -148,7 +148,10 @@ class Reader:
         except BaseException as error:
             if db is not None:
                 db.close()
-            raise self._meaning(error) from error
+            meaning = self._meaning(error)
+            if meaning is None:
+                raise
+            raise meaning from error
         self._give_back(db, memo)
 
     def close(self) -> None:
@@ -183,15 +186,15 @@ class Reader:
                 return
         db.close()
 
-    def _meaning(self, error: BaseException) -> BaseException:
-        """What a failure means to who asked."""
+    def _meaning(self, error: BaseException) -> DaemonError | None:
+        """What a failure means to who asked; None: what it says."""
         if isinstance(error, sqlite3.Error):
             return unavailable(error, self._path)
         if isinstance(error, TimeoutError):
             return TookTooLong(f"the answer {error}, and was given up; ask for fewer days, or within one org")
         if isinstance(error, OSError):
             return StoreUnavailable(f"the database {self._path} failed: {error.strerror}", "check its folder")
-        return error
+        return None
 
 
 def _stat(path: Path) -> os.stat_result:
