@@ -70,7 +70,9 @@ class History:
         deleted = self.commit_days[: len(self.events) - self.kept]
         if not deleted or max(deleted) < first:
             return None
-        return max(first * DAY_NS, self.latest[0].recorded_at_ns if self.latest else self.now_ns)
+        not_ahead = [e.recorded_at_ns for e in self.latest if e.recorded_at_ns <= self.now_ns]
+        few = (len(self.latest) - 1) // 100 + 1
+        return max(first * DAY_NS, max(not_ahead[:few], default=self.now_ns))
 
     def known(self, skill: str) -> None:
         """Raises Unknown."""

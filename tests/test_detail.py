@@ -46,6 +46,25 @@ class TestTimelines:
         with recorded([run("a"), run("a"), run("b", ago=1), run("b", ago=1), run("a")]) as record:
             assert not record.ask("timeline", {"skill_id": "a"}).is_complete
 
+    def test_a_clock_that_runs_ahead_does_not_hide_the_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A look whose first event is of next year holds those that came after it."""
+        monkeypatch.setattr(recent, "LOOK_BACK", 3)
+        failed = [run("a", ago=ago, success=False) for ago in (0, -365, 0.1, 0)]
+        with recorded(failed) as record:
+            assert sum(point.failures for point in record.ask("timeline", {"skill_id": "a"}).points) == 2
+            found = record.ask("breakdown", {"skill_id": "a"})
+            assert [part.failures for part in found.errors] == [3]
+            assert at_s(found.errors_since) == (NOW_NS - DAY_NS // 10) / 1e9
+
+    def test_a_late_event_does_not_make_a_look_seem_longer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A look says that it goes back to when it begins, and not to when an event that came then had happened."""
+        monkeypatch.setattr(recent, "LOOK_BACK", 200)
+        failed = [run("a", ago=ago, success=False) for ago in (0.3, 3, 0.2, *[0.1] * 198)]
+        with recorded(failed) as record:
+            found = record.ask("breakdown", {"skill_id": "a"})
+        assert at_s(found.errors_since) == (NOW_NS - DAY_NS // 5) / 1e9
+        assert [part.failures for part in found.errors] == [199]
+
     def test_late_events_of_days_that_are_over_are_seen(self) -> None:
         """What was remembered of a day holds no longer when an event is added to it."""
         with recorded([run("a", ago=3)]) as record:

@@ -6,7 +6,6 @@ from typing import Final
 from .reader import DAY_NS, Snapshot
 
 LOOK_BACK: Final = 50_000  # events of all skills: read in about 10 ms, however many there are
-_NONE_LEFT: Final = 2**63  # an id after all others
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +24,26 @@ def since(at: Snapshot, first_ns: int) -> Recent:
     What happened on a day was committed on that day or later, so all of it lies behind the day's first commit. When an
     event happened says nothing of those committed before it: what waited in a spool comes late.
     """
-    after_id = (at.value("SELECT max(id) FROM event_log") or 0) - LOOK_BACK
-    oldest = at.row("SELECT id, at_ns FROM event_log WHERE id > :after ORDER BY id LIMIT 1", after=after_id)
-    oldest_id, oldest_ns = oldest or (_NONE_LEFT, at.now_ns)
+    newest_id = at.value("SELECT max(id) FROM event_log") or 0
+    after_id = newest_id - LOOK_BACK
+    oldest_id = at.value("SELECT min(id) FROM event_log WHERE id > :after", after=after_id)
     first_id = at.value("SELECT min(first_event_id) FROM day_mark WHERE day >= :day", day=first_ns // DAY_NS)
-    if first_id is None or oldest_id <= first_id:
+    if first_id is None or (oldest_id is not None and oldest_id <= first_id):
         return Recent(after_id, first_ns, is_complete=True)
-    return Recent(after_id, max(first_ns, oldest_ns), is_complete=False)
+    looked_at = 0 if oldest_id is None else newest_id - oldest_id + 1
+    return Recent(after_id, max(first_ns, _edge_ns(at, after_id, -(-looked_at // 100))), is_complete=False)
+
+
+def _edge_ns(at: Snapshot, after_id: int, few: int) -> int:
+    """About when the first events of a look were committed: the latest time that a few of them have.
+
+    One alone may have come late, or from a clock that runs ahead.
+    """
+    edge_ns: int | None = at.value(
+        """SELECT max(at_ns) FROM (
+            SELECT at_ns FROM event_log WHERE id > :after AND at_ns <= :now ORDER BY id LIMIT :few)""",
+        after=after_id,
+        now=at.now_ns,
+        few=few,
+    )
+    return at.now_ns if edge_ns is None else edge_ns
