@@ -13,8 +13,10 @@ from skillmeter.errors import QueryError
 from skillmeter.events import Event, Execution, Health, Rating
 from skillmeter.results import LeaderboardEntry, SkillUsage
 from skillmeterd.errors import StoreUnavailable
-from skillmeterd.queries import METHODS, Queries, events, recommend
+from skillmeterd.queries import METHODS, Queries, board, events, recommend
 from skillmeterd.queries.params import METRICS, PERIODS
+from skillmeterd.queries.rollups import Percentiles, percentiles
+from skillmeterd.sketch import Sketch
 
 from .histories import (
     MIDNIGHT_NS,
@@ -90,6 +92,42 @@ class TestHonestRanking:
         means = [Rating(NOW_NS, f"{number}", None, None, n) for number in range(1, 30) for n in (3, 4, 4) * number]
         with recorded([*failures, *means]) as record:
             assert self.order(record, metric) == [str(number) for number in range(29, 0, -1)]
+
+    @pytest.mark.parametrize("org", [None, "o1"])
+    @pytest.mark.parametrize("metric", METRICS)
+    def test_the_first_few(self, metric: str, org: str | None) -> None:
+        """Wherever the list is cut: among equals, and between those with enough runs and those with few."""
+        runs = [
+            run(skill, user=f"u{number}", org="o1", latency_ms=latency_ms)
+            for skill, count, latency_ms in [
+                ("e", 21, 9.0),
+                ("d", 20, 2.0),
+                ("c", 2, 1.0),
+                ("b", 2, 1.0),
+                ("a", 2, 1.0),
+            ]
+            for number in range(count)
+        ]
+        ratings = [Rating(NOW_NS, skill, None, "o1", 3) for skill in "dcba"]
+        with recorded([*runs, *ratings]) as record:
+            for limit in range(1, 6):
+                record.check("leaderboard", {"metric": metric, "limit": limit, "org_id": org})
+
+    @pytest.mark.parametrize("metric", METRICS)
+    def test_only_what_is_shown_is_looked_at_closely(self, metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Percentiles, the dearest of all to compute, are those of the first few, or of what may be among them."""
+        looked_at: list[Sketch] = []
+
+        def looked(sketch: Sketch) -> Percentiles:
+            looked_at.append(sketch)
+            return percentiles(sketch)
+
+        monkeypatch.setattr(board, "percentiles", looked)
+        runs = [run(f"s{number}", user="u1") for number in range(40) for _ in range(20 if number < 5 else 1)]
+        ratings = [Rating(NOW_NS, f"s{number}", None, None, 3) for number in range(40)]
+        with recorded([*runs, *ratings]) as record:
+            record.ask("leaderboard", {"metric": metric, "limit": 4})
+        assert len(looked_at) == (5 if metric == "performance" else 4)
 
     @staticmethod
     def order(record: Record, metric: str) -> list[str]:

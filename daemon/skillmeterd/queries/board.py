@@ -5,20 +5,22 @@ What takes longer, percentiles and users, is computed again for the skills that 
 all days there are is read from the totals.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from ..counts import since
 from ..seen import OF_PAIR, OF_SKILL
 from ..sketch import Sketch
-from .formulas import rating_sums
 from .reader import Snapshot
-from .rollups import Percentiles, are_few, merge, pairs_by_day, percentiles
+from .rollups import Percentiles, are_few, first_by_place, merge, pairs_by_day, percentiles
 
-_COUNTS: Final = "sum(executions), sum(successes), sum(latency_sum), sum(r1), sum(r2), sum(r3), sum(r4), sum(r5)"
+_COUNTS: Final = ("executions", "successes", "latency_sum", "r1 + r2 + r3 + r4 + r5", "r1 + 2*r2 + 3*r3 + 4*r4 + 5*r5")
+_SUMS: Final = ", ".join(f"sum({count})" for count in _COUNTS)
+
+T = TypeVar("T")
 
 
 class Counts(msgspec.Struct, frozen=True, gc=False):
@@ -40,14 +42,6 @@ class Counts(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-class Standing(NamedTuple):
-    """What is known of a skill since its executions were as many as `executions`."""
-
-    executions: int
-    users: int
-    percentiles: Percentiles
-
-
 class Board:
     """Skills by number: their own over all orgs, that of their pair within an org. An unknown org has none."""
 
@@ -59,17 +53,17 @@ class Board:
         if org_id is None:
             self.total, self._daily, self.key = "skill_total", "skill_daily", "skill_no"
             self._from = "skill_daily WHERE true"
-            names = at.rows("SELECT no, no, skill_id FROM skill")
         else:
             self.total, self._daily, self.key = "pair_total", "pair_daily", "pair_id"
             of_org = "org_no = :org"
             self._from = f"{pairs_by_day(at, of_org, org=self.org_no)} WHERE pair_id = pair.id AND {of_org}"
-            names = at.rows("SELECT id, skill_no, skill_id FROM pair WHERE org_no = :org", org=self.org_no)
-        self.names: dict[int, str] = {no: name for no, _, name in names}
-        self.numbers: dict[int, int] = {skill: no for no, skill, _ in names}
-        """By the skill's own number."""
         oldest = at.value(f"SELECT min(day) FROM {self._daily}")
         self._first_day = None if first_day is None or oldest is None or first_day <= oldest else first_day
+
+    def first(self, places: Mapping[int, Any], limit: int) -> dict[int, str]:
+        """Names by number of those with the least places, in that order; of equals the first by name."""
+        table, key = ("skill", "no") if self.scope == OF_SKILL else ("pair", "id")
+        return first_by_place(self._at, places, limit, table, key)
 
     @cached_property
     def counts(self) -> dict[int, Counts]:
@@ -85,16 +79,24 @@ class Board:
             joint[no] = joint[no] + counts if no in joint else counts
         return joint
 
-    def standings(self, numbers: Collection[int]) -> dict[int, Standing]:
-        """Percentiles and users of some skills; what was known of one holds until it is executed again."""
+    def users(self, numbers: Collection[int]) -> dict[int, int]:
+        """How many different ones some skills had."""
+        return self._standings("users", numbers, self._users)
+
+    def percentiles(self, numbers: Collection[int]) -> dict[int, Percentiles]:
+        """Those of some skills' latencies."""
+        return self._standings("percentiles", numbers, self._percentiles)
+
+    def _standings(
+        self, what: str, numbers: Collection[int], find: Callable[[Collection[int]], dict[int, T]]
+    ) -> dict[int, T]:
+        """What was known of a skill holds until it is executed again."""
         executions = {no: self._news[no].executions if no in self._news else 0 for no in numbers}
-        known: dict[int, Standing] = self._kept("standings")
-        changed = [no for no in numbers if no not in known or known[no].executions != executions[no]]
+        known: dict[int, tuple[int, T]] = self._kept(what)
+        changed = [no for no in numbers if no not in known or known[no][0] != executions[no]]
         if changed:
-            users, latencies = self._users(changed), self._latencies(changed)
-            for no in changed:
-                known[no] = Standing(executions[no], users.get(no, 0), percentiles(latencies[no]))
-        return {no: known[no] for no in numbers}
+            known.update((no, (executions[no], found)) for no, found in find(changed).items())
+        return {no: known[no][1] for no in numbers}
 
     def weeks(self) -> dict[int, tuple[int, int]]:
         """Executions of each in the last seven days, and in the seven before; whatever the window."""
@@ -127,8 +129,8 @@ class Board:
         if self._first_day is not None:
             return self._window(self._at.today, "")
         wanted = "" if self.scope == OF_SKILL else "WHERE pair_id IN (SELECT id FROM pair WHERE org_no = :org)"
-        rows = self._at.rows(f"SELECT {self.key}, {_COUNTS} FROM {self.total} {wanted} GROUP BY 1", org=self.org_no)
-        return _by_number(rows)
+        columns = ", ".join(_COUNTS)
+        return _by_number(self._at.rows(f"SELECT {self.key}, {columns} FROM {self.total} {wanted}", org=self.org_no))
 
     def _kept(self, what: str) -> dict[int, Any]:
         """What is remembered of this window's skills, by number, while no late event comes."""
@@ -138,14 +140,17 @@ class Board:
         return self._at.closed((what, self.org_no), first_day, yesterday, dict)
 
     def _users(self, numbers: Collection[int]) -> dict[int, int]:
-        """How many different ones there were."""
         found = self._at.rows(
             """SELECT no, users FROM json_each(:numbers)
                CROSS JOIN last_seen ON scope = :scope AND no = json_each.value""",
             numbers=_json(numbers),
             scope=self.scope,
         )
-        return {no: since(users, self._first_day or 0) for no, users in found}
+        first_day = self._first_day or 0
+        return {**dict.fromkeys(numbers, 0), **{no: since(users, first_day) for no, users in found}}
+
+    def _percentiles(self, numbers: Collection[int]) -> dict[int, Percentiles]:
+        return {no: percentiles(latencies) for no, latencies in self._latencies(numbers).items()}
 
     def _latencies(self, numbers: Collection[int]) -> dict[int, Sketch]:
         if self._first_day is None:
@@ -164,7 +169,7 @@ class Board:
         # The + keeps SQLite from passing over all days in the order of this column, to spare itself the sorting.
         return _by_number(
             self._at.rows(
-                f"SELECT {self.key}, {_COUNTS} FROM {self._from} AND day >= :first {until} GROUP BY +{self.key}",
+                f"SELECT {self.key}, {_SUMS} FROM {self._from} AND day >= :first {until} GROUP BY +{self.key}",
                 first=first_day,
                 today=self._at.today,
                 org=self.org_no,
@@ -187,7 +192,7 @@ class Board:
 
 
 def _by_number(rows: list[Any]) -> dict[int, Counts]:
-    return {no: Counts(n, good, latency, *rating_sums(ratings)) for no, n, good, latency, *ratings in rows}
+    return {no: Counts(*counts) for no, *counts in rows}
 
 
 def _json(numbers: Collection[int]) -> str:

@@ -16,7 +16,7 @@ from typing import Final
 
 from skillmeter.results import LeaderboardEntry
 
-from .board import Board, Counts, Standing
+from .board import Board
 from .formulas import bayesian_mean, share, wilson
 from .params import Ranking
 from .reader import Snapshot
@@ -33,30 +33,27 @@ def leaderboard(at: Snapshot, asked: Ranking) -> list[LeaderboardEntry]:
     first_day = None if days is None else at.today - days + 1
     board = Board(at, asked.org_id, first_day)
     counts = board.counts
-    scores = _SCORES[asked.metric](board)
-    nothing = Counts(0, 0, 0.0, 0, 0)
+    scores = _SCORES[asked.metric](board, asked.limit)
     lowest_first = asked.metric == "performance"
 
-    def place(no: int) -> tuple[object, ...]:
-        runs = counts.get(no, nothing).executions
-        too_few = lowest_first and runs < MIN_RUNS
-        score = round(scores[no], _DIGITS)
-        return too_few, score if lowest_first else -score, -runs, board.names[no]
+    def place(no: int, score: float) -> tuple[object, ...]:
+        runs = counts[no].executions
+        return lowest_first and runs < MIN_RUNS, round(score if lowest_first else -score, _DIGITS), -runs
 
-    first = sorted(scores, key=place)[: asked.limit]
-    standings = board.standings(first)
+    first = board.first({no: place(no, score) for no, score in scores.items()}, asked.limit)
+    users, percentiles = board.users(first), board.percentiles(first)
     entries = []
-    for rank, no in enumerate(first, 1):
-        known = counts.get(no, nothing)
+    for rank, (no, skill_id) in enumerate(first.items(), 1):
+        known = counts[no]
         low, high = wilson(known.successes, known.executions) if known.executions else (None, None)
-        p50, p95, p99 = standings[no].percentiles
+        p50, p95, p99 = percentiles[no]
         entries.append(
             LeaderboardEntry(
                 rank=rank,
-                skill_id=board.names[no],
+                skill_id=skill_id,
                 score=scores[no],
                 executions=known.executions,
-                unique_users=standings[no].users,
+                unique_users=users[no],
                 metric=asked.metric,
                 period=period,
                 success_rate=share(known.successes, known.executions),
@@ -73,15 +70,15 @@ def leaderboard(at: Snapshot, asked: Ranking) -> list[LeaderboardEntry]:
     return entries
 
 
-def _usage_count(board: Board) -> Scores:
+def _usage_count(board: Board, _: int) -> Scores:
     return {no: float(known.executions) for no, known in board.counts.items() if known.executions}
 
 
-def _success_rate(board: Board) -> Scores:
+def _success_rate(board: Board, _: int) -> Scores:
     return {no: wilson(known.successes, known.executions)[0] for no, known in board.counts.items() if known.executions}
 
 
-def _rating(board: Board) -> Scores:
+def _rating(board: Board, _: int) -> Scores:
     rated = {no: known for no, known in board.counts.items() if known.rating_count}
     if not rated:
         return {}
@@ -89,22 +86,25 @@ def _rating(board: Board) -> Scores:
     return {no: bayesian_mean(known.rating_sum, known.rating_count, mean) for no, known in rated.items()}
 
 
-def _adoption(board: Board) -> Scores:
-    return {no: float(standing.users) for no, standing in _executed(board).items() if standing.users}
+def _adoption(board: Board, _: int) -> Scores:
+    return {no: float(users) for no, users in board.users(_executed(board, 1)).items() if users}
 
 
-def _performance(board: Board) -> Scores:
-    return {no: standing.percentiles[1] or 0.0 for no, standing in _executed(board).items()}
+def _performance(board: Board, limit: int) -> Scores:
+    enough = _executed(board, MIN_RUNS)
+    ranked = enough if len(enough) >= limit else _executed(board, 1)
+    return {no: p95 or 0.0 for no, (_, p95, _) in board.percentiles(ranked).items()}
 
 
-def _executed(board: Board) -> dict[int, Standing]:
-    return board.standings([no for no, known in board.counts.items() if known.executions])
+def _executed(board: Board, least: int) -> list[int]:
+    return [no for no, known in board.counts.items() if known.executions >= least]
 
 
-_SCORES: Final[Mapping[str, Callable[[Board], Scores]]] = {
+_SCORES: Final[Mapping[str, Callable[[Board, int], Scores]]] = {
     "usage_count": _usage_count,
     "success_rate": _success_rate,
     "rating": _rating,
     "adoption": _adoption,
     "performance": _performance,
 }
+"""By metric: the scores of all skills that may be among the first so many."""

@@ -25,11 +25,17 @@ from .reader import Snapshot
 NEIGHBOURS: Final = 20
 MAX_ROWS: Final = 10_000
 
-# Skills stand in these by their own numbers.
 _SKILLS_OF: Final = """
-SELECT skill_no FROM used WHERE user_no = :user {within}
+SELECT skill_no FROM used WHERE user_no = :user
 UNION
-SELECT skill_no FROM used_recent WHERE user_no = :user {within}
+SELECT skill_no FROM used_recent WHERE user_no = :user
+"""
+_PAIRS_OF: Final = """
+SELECT id FROM pair WHERE org_no = :org AND skill_no IN (
+    SELECT skill_no FROM used WHERE user_no = :user AND org_no = :org
+    UNION
+    SELECT skill_no FROM used_recent WHERE user_no = :user AND org_no = :org
+)
 """
 _USERS_OF: Final = """
 SELECT user_no FROM (
@@ -52,18 +58,18 @@ class _Usage:
     def __init__(self, at: Snapshot, board: Board) -> None:
         self._at = at
         self._board = board
-        self._within = "" if board.scope == OF_SKILL else "AND org_no = :org"
-        self._own = {no: skill for skill, no in board.numbers.items()}
 
     def skills_of(self, user: int) -> set[int]:
         """All of a user."""
-        rows = self._at.rows(_SKILLS_OF.format(within=self._within), user=user, org=self._board.org_no)
-        return {self._board.numbers[skill] for (skill,) in rows}
+        sql = _SKILLS_OF if self._board.scope == OF_SKILL else _PAIRS_OF
+        return {no for (no,) in self._at.rows(sql, user=user, org=self._board.org_no)}
 
     def users_of(self, no: int, limit: int) -> list[int]:
         """At most `limit` of a skill, those who were seen first."""
-        org = ANY_ORG if self._board.scope == OF_SKILL else self._board.org_no
-        return [user for (user,) in self._at.rows(_USERS_OF, skill=self._own[no], limit=limit, org=org)]
+        skill, org = no, ANY_ORG
+        if self._board.scope != OF_SKILL:
+            skill, org = self._at.row("SELECT skill_no, org_no FROM pair WHERE id = :no", no=no)
+        return [user for (user,) in self._at.rows(_USERS_OF, skill=skill, limit=limit, org=org)]
 
     def least_executed_first(self, numbers: Iterable[int]) -> list[int]:
         """These skills in that order."""
@@ -94,16 +100,16 @@ def _collaborative(
             scores[no] += shared
             users[no] += 1
             most[no] = max(shared, most.get(no, 0))
-    best = sorted(scores, key=lambda no: (-scores[no], -users[no], board.names[no]))
+    best = board.first({no: (-score, -users[no]) for no, score in scores.items()}, limit)
     return {
         no: SkillRecommendation(
-            skill_id=board.names[no],
+            skill_id=skill_id,
             score=float(scores[no]),
             kind="collaborative",
             reason=f"used by {_some(users[no], 'user')} who {'share' if users[no] > 1 else 'shares'}"
             f" {'up to ' if users[no] > 1 and most[no] > 1 else ''}{_some(most[no], 'skill')} with this one",
         )
-        for no in best[:limit]
+        for no, skill_id in best.items()
     }
 
 
@@ -124,15 +130,15 @@ def _neighbours(usage: _Usage, user: int, mine: set[int]) -> list[tuple[int, int
 def _trending(board: Board, known: set[int], limit: int) -> dict[int, SkillRecommendation]:
     weeks = {no: of_weeks for no, of_weeks in board.weeks().items() if no not in known}
     growth = {no: last - before for no, (last, before) in weeks.items() if last > before}
-    growing = sorted(growth, key=lambda no: (-growth[no], board.names[no]))
+    growing = board.first({no: -more for no, more in growth.items()}, limit)
     return {
         no: SkillRecommendation(
-            skill_id=board.names[no],
+            skill_id=skill_id,
             score=float(growth[no]),
             kind="trending",
             reason=f"{_some(weeks[no][0], 'execution')} in the last 7 days, {weeks[no][1]} in the 7 days before",
         )
-        for no in growing[:limit]
+        for no, skill_id in growing.items()
     }
 
 

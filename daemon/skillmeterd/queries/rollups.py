@@ -2,9 +2,12 @@
 
 import datetime
 import difflib
-from collections.abc import Iterable
+import heapq
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from skillmeter.errors import QueryError
 
@@ -184,6 +187,25 @@ def unique_users(at: Snapshot, scope: int, no: int, first_day: int = 0) -> int:
     """How many different users there were from a day on: those who were last seen then or later."""
     users = at.value("SELECT users FROM last_seen WHERE scope = :scope AND no = :no", scope=scope, no=no)
     return 0 if users is None else counts.since(users, first_day)
+
+
+def first_by_place(at: Snapshot, places: Mapping[int, Any], limit: int, table: str, key: str) -> dict[int, str]:
+    """Names by number of those with the least places, in that order; of equals the first by name.
+
+    Of many skills, few names are read. `table` has them by `key`.
+    """
+    last = max(heapq.nsmallest(limit, places.values()), default=None)
+    less = [no for no, place in places.items() if place < last]
+    equal = [no for no, place in places.items() if place == last]
+    names: dict[int, str] = {}
+    for numbers in (less, equal):
+        names |= at.rows(
+            f"""SELECT {table}.{key}, skill_id FROM json_each(:numbers) JOIN {table} ON {table}.{key} = json_each.value
+                ORDER BY skill_id LIMIT :room""",
+            numbers=msgspec.json.encode(numbers).decode(),
+            room=limit - len(names),
+        )
+    return {no: names[no] for no in sorted(names, key=lambda no: (places[no], names[no]))}
 
 
 def time_of(at_ns: int | None) -> datetime.datetime | None:

@@ -3,7 +3,6 @@
 A step is a UTC day. While there is no day but today to show, it is a part of today, made from the newest events.
 """
 
-import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -272,17 +271,7 @@ def _count(at: Snapshot, org_no: int, calls: _Calls, first: int, last: int) -> N
 
 def _most_used(at: Snapshot, skills: Counter[int], limit: int) -> dict[int, str]:
     """The names of those with most executions, by number, in that order; of equals the first by name."""
-    least = min(heapq.nlargest(limit, skills.values()), default=0)
-    more = [no for no, runs in skills.items() if runs > least]
-    equal = [no for no, runs in skills.items() if runs == least]
-    names: dict[int, str] = {}
-    for numbers in (more, equal):
-        names |= at.rows(
-            "SELECT no, skill_id FROM json_each(:numbers) JOIN skill ON no = value ORDER BY skill_id LIMIT :room",
-            numbers=_json(numbers),
-            room=limit - len(names),
-        )
-    return {no: names[no] for no in sorted(names, key=lambda no: (-skills[no], names[no]))}
+    return rollups.first_by_place(at, {no: -runs for no, runs in skills.items()}, limit, "skill", "no")
 
 
 def _daily_runs(at: Snapshot, org_no: int, steps: _Steps, numbers: list[int]) -> Runs:
