@@ -32,7 +32,7 @@ class Peer:
         """Answer whoever sent the last batch."""
         self.socket.send_multipart([self.identity, *wire.encode(message)])
 
-    def take_all(self, producer: bytes, records: int, until: int) -> tuple[list[bytes], int]:
+    def take_all(self, producer: bytes, events: int, until: int) -> tuple[list[bytes], int]:
         """Take and acknowledge batches up to an offset; the payloads, and the number of events declared lost."""
         payloads, lost, end = [], 0, -1
         while end < until:
@@ -40,7 +40,7 @@ class Peer:
             payloads += part
             lost += batch.lost
             end = batch.start + sum(map(len, part)) + RECORD_HEADER_BYTES * len(part)
-            self.say(wire.Ack(producer, end, records + len(payloads)))
+            self.say(wire.Ack(producer, end, events + len(payloads) + lost))
         return payloads, lost
 
     def close(self) -> None:

@@ -104,15 +104,16 @@ def test_an_overlap_gives_only_what_is_new(model: Model) -> None:
 
 
 def test_a_gap_is_refused_from_where_records_are_missing(model: Model) -> None:
-    """The client hears from where to send again, also when what it skipped is in this very group."""
+    """The client hears from where to send again, and how many events came before, also of those in this very group."""
     intake = model.intake()
     assert intake.add(b"me", batch(28), body_of(2)) == wire.Rewind(ONE, 0, 0)
     assert not intake.waiting
     assert intake.add(b"me", batch(0), body_of(1)) is None
-    assert intake.add(b"me", batch(56), body_of(3)) == wire.Rewind(ONE, 28, 0)
-    assert intake.add(b"me", batch(28), body_of(2)) is None
+    assert intake.add(b"me", batch(56), body_of(3)) == wire.Rewind(ONE, 28, 1)
+    assert intake.add(b"me", batch(84, continues=28, lost=2), body_of(2)) is None
+    assert intake.add(b"me", batch(140), body_of(3)) == wire.Rewind(ONE, 112, 4)
     model.commit(intake.chunks)
-    assert list(model.stored) == [0, 28]
+    assert list(model.stored) == [0, 84]
 
 
 def test_a_new_segment_continues_the_old_one(model: Model) -> None:

@@ -169,7 +169,7 @@ class Model(RuleBasedStateMachine):
         """What is not freed is read in the order in which it was accepted."""
         names = [payload_name(payload) for payload in everything(self.journal)]
         assert names == self.accepted[len(self.accepted) - len(names) :]
-        stored = self.store.committed(self.journal.producer).records
+        stored = self.store.committed(self.journal.producer).events
         assert len(names) >= len(self.accepted) - stored
 
     @invariant()

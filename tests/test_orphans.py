@@ -317,11 +317,25 @@ def test_segments_that_are_gone_before_they_were_committed_are_counted_as_lost(s
     assert not journals(sweep.spool_dir)
 
 
-def test_segments_that_were_committed_and_freed_are_not_missed(sweep: Sweep) -> None:
+def test_an_older_database_that_has_a_part_of_what_is_gone_counts_the_rest_as_lost(sweep: Sweep) -> None:
+    """It ends within a segment that the journal no longer has, with others that are gone behind it."""
+    written, recorded = journal(sweep, 3, 2, 2, 2)
+    commit_first(sweep, written, 4)
+    for path in written.files[1:3]:
+        path.unlink()
+    sweep.run()
+    assert_exactly([name for name in recorded if name not in ("e101", "e200", "e201")], sweep.db)
+    assert ledger(sweep.db)["dropped.lost"] == 3
+    assert not ledger(sweep.db)["dropped.unfinished"]
+
+
+@pytest.mark.parametrize("freed", [1, 2])
+def test_segments_that_were_committed_and_freed_are_not_missed(sweep: Sweep, freed: int) -> None:
     """A living client deletes what is acknowledged; that is no loss."""
-    written, recorded = journal(sweep, 3, 2, 2)
-    commit_first(sweep, written, 5)
-    written.files[1].unlink()
+    written, recorded = journal(sweep, 3, 2, 2, 2)
+    commit_first(sweep, written, 3 + 2 * freed)
+    for path in written.files[1 : 1 + freed]:
+        path.unlink()
     sweep.run()
     assert_exactly(recorded, sweep.db)
     assert ledger(sweep.db)["dropped"] == 0

@@ -33,13 +33,17 @@ class Ship:
 
     def __init__(self, spool_dir: Path) -> None:
         self.journal = Journal.create(str(spool_dir), max_bytes=2**24, head_bytes=8192, segment_bytes=8192)
-        for _ in range(RECORDS):
-            assert self.journal.append(PAYLOAD)
         self.shipper = Shipper(self.journal, Connection("ipc:///nowhere"))
         self.socket = Socket()
+        self.go_on(RECORDS)
+
+    def go_on(self, total: int) -> None:
+        """Record RECORDS, and have all that makes acknowledged."""
+        for _ in range(RECORDS):
+            assert self.journal.append(PAYLOAD)
         self.end = self.journal.end
         self.shipper._go_back(self.end)
-        self.hear(wire.Ack(self.journal.producer, self.end, RECORDS))
+        self.hear(wire.Ack(self.journal.producer, self.end, total))
         self.kept = self.journal.records_between(self.journal.kept_from, self.end)
         assert 0 < self.kept < RECORDS
 
@@ -90,9 +94,21 @@ def test_a_loss_is_declared_until_it_is_acknowledged_and_not_after_that(ship: Sh
     assert ship.next_batch().lost == RECORDS - ship.kept - 10
     ship.shipper._go_back(ship.shipper.acked)
     assert ship.next_batch().lost == RECORDS - ship.kept - 10
-    ship.hear(wire.Ack(ship.journal.producer, ship.end, 10 + ship.kept))
+    ship.hear(wire.Ack(ship.journal.producer, ship.end, RECORDS))
     ship.journal.append(PAYLOAD)
     assert ship.next_batch().lost == 0
+
+
+def test_a_loss_that_the_database_knows_of_is_not_declared_again(ship: Ship) -> None:
+    """A copy from after the first loss is put back twice: each time only what lies behind it is missing."""
+    ship.rewind(10)
+    ship.next_batch()
+    ship.hear(wire.Ack(ship.journal.producer, ship.end, RECORDS))
+    copied_at = ship.end
+    for total in (2 * RECORDS, 3 * RECORDS):
+        ship.go_on(total)
+        ship.hear(wire.Rewind(ship.journal.producer, copied_at, RECORDS))
+        assert ship.next_batch().lost == total - RECORDS - ship.kept
 
 
 def test_nothing_is_lost_while_all_of_it_is_there(ship: Ship) -> None:

@@ -43,11 +43,9 @@ class Shipper:
         self._hurry = False
         self._sent = 0
         self._in_flight: list[tuple[int, tuple[int, ...]]] = []  # (end offset, ledger) of each batch, oldest first
-        self._known = (0, 0)  # the highest offset acknowledged, and how many events there were before it
+        self._known = (0, 0)  # the highest offset ever acknowledged, and how many events there were before it
         self._lost = 0  # to be declared by the batch that continues `_lost_from`
         self._lost_from = -1
-        self._declared = 0  # lost, and acknowledged as such, by the batch that continued `_declared_from`
-        self._declared_from = -1
         self._failures = 0
         self._progress_at_s = 0.0
         self._renew_at_s = 0.0
@@ -243,10 +241,8 @@ class Shipper:
         self.acked = ack.offset
         while self._in_flight and self._in_flight[0][0] <= ack.offset:
             self.acked_ledger = self._in_flight.pop(0)[1]
-            if self._lost_from >= 0:
-                self._declared, self._declared_from = self._declared + self._lost, self._lost_from
-                self._lost_from = -1
-        self._known = (ack.offset, ack.records + self._declared)
+            self._lost_from = -1
+        self._known = max(self._known, (ack.offset, ack.events))
         self._journal.free(ack.offset)
         if not self._has_more():
             self._hurry = False
@@ -256,11 +252,9 @@ class Shipper:
         self._progress()
         kept_from = self._journal.kept_from
         if rewind.offset < kept_from:
-            if rewind.offset <= self._declared_from:
-                self._declared = 0  # that is forgotten too
             counted_to, events = self._known
             gone = events - self._journal.records_between(kept_from, counted_to)
-            self._lost, self._lost_from = max(0, gone - rewind.records - self._declared), rewind.offset
+            self._lost, self._lost_from = max(0, gone - rewind.events), rewind.offset
             logger().warning("the daemon has forgotten %d events that it had acknowledged", self._lost)
         self.acked = min(self.acked, rewind.offset)
         self._go_back(rewind.offset)

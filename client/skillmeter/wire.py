@@ -53,19 +53,20 @@ class Request(msgspec.Struct, array_like=True, tag=2, frozen=True):
 
 
 class Ack(msgspec.Struct, array_like=True, tag=3, frozen=True):
-    """All of the producer's records before `offset` are committed; they were `records` in all."""
+    """All of the producer's records before `offset` are committed. `events` is how many events there were before it:
+    committed, or declared lost."""
 
     producer: ProducerId
     offset: Offset
-    records: Count
+    events: Count
 
 
 class Rewind(msgspec.Struct, array_like=True, tag=4, frozen=True):
-    """A batch left a gap: send again from `offset`, where `records` records are committed."""
+    """A batch left a gap: send again from `offset`, before which there were `events` as in an Ack."""
 
     producer: ProducerId
     offset: Offset
-    records: Count
+    events: Count
 
 
 class Response(msgspec.Struct, array_like=True, tag=5, frozen=True):

@@ -29,7 +29,7 @@ class Intake:
         self.duplicates = 0
         """Batches that held nothing new."""
         self._committed = committed
-        self._offsets: dict[bytes, int] = {}
+        self._reached: dict[bytes, Committed] = {}  # with these chunks
         self._bytes = 0
 
     @property
@@ -40,10 +40,9 @@ class Intake:
     def add(self, identity: bytes, batch: wire.Batch, body: bytes) -> wire.Rewind | None:
         """Take a batch, or say from where the client has to send again."""
         producer = batch.producer
-        known = self._committed(producer)
-        at = self._offsets.get(producer, known.offset)
+        at, events = self._reached.get(producer) or self._committed(producer)
         if batch.continues > at:
-            return wire.Rewind(producer, at, known.records)
+            return wire.Rewind(producer, at, events)
         self.waiting.setdefault(producer, set()).add(identity)
         end = batch.start + len(body)
         self.duplicates += end <= at and bool(body)
@@ -54,7 +53,7 @@ class Intake:
             chunk.lost = batch.lost
         self._fill(chunk, batch.start, body, at)
         self.chunks.append(chunk)
-        self._offsets[producer] = chunk.committed
+        self._reached[producer] = Committed(chunk.committed, events + len(chunk.payloads) + chunk.lost)
         self._bytes += len(body) + 256
         return None
 

@@ -29,6 +29,7 @@ from .store import Chunk, Store
 log = logging.getLogger(__name__)
 
 MAX_OPEN: Final = 128  # journals in one transaction, each with a descriptor that holds its lock
+MAX_RECORD_BYTES: Final = records.RECORD_HEADER_BYTES + records.MAX_PAYLOAD_BYTES
 RECORD_BYTES: Final = 64  # that a record takes in memory besides its payload, which may be a single byte
 OPEN_SHARE: Final = 8  # of all descriptors that we may have, at most this part; clients need the others
 
@@ -233,7 +234,7 @@ class Orphans:
         previous_index = previous_end = 0
         for part in parts:
             data = spool.read_file(part.path, part.start)
-            if at <= previous_end and part.index > previous_index + 1 and not adopted.set_aside:
+            if _lacks_records(at, previous_end, part.index - previous_index - 1, part.base) and not adopted.set_aside:
                 lost = 1  # at least: the rest of what is missing has the same cause, see outcomes.py
                 log.warning("segments are gone that were not committed", extra={"journal": adopted.path.name})
             previous_index, previous_end = part.index, part.base + len(data)
@@ -313,6 +314,15 @@ class Orphans:
         if path.name not in self._left and len(self._left) < 10_000:
             self._left.add(path.name)
             log.warning("left alone in the spool", extra={"file": str(path), "why": why})
+
+
+def _lacks_records(committed: int, end: int, missing: int, base: int) -> bool:
+    """Whether records behind `committed` were in the `missing` segments between one that ends at `end` and one that
+    begins at `base`. What a segment leaves free at its end is less than the record that did not fit."""
+    if missing <= 0:  # the head itself has none before it
+        return False
+    capacity = (base - end) // missing
+    return committed <= base - min(capacity, MAX_RECORD_BYTES)
 
 
 def _delete(adopted: Adopted) -> None:

@@ -232,7 +232,7 @@ class Receiver:
             for producer, identities in intake.waiting.items():
                 known = self._store.committed(producer)
                 for identity in identities:
-                    self._send(identity, kind(producer, known.offset, known.records))
+                    self._send(identity, kind(producer, known.offset, known.events))
         except StoreUnavailable as error:
             self._vitals.store_failed(error)
 

@@ -48,10 +48,11 @@ class Chunk:
 
 
 class Committed(NamedTuple):
-    """What SQLite holds of a producer: its records before `offset`, `records` in all."""
+    """What SQLite holds of a producer: its records before `offset`. There were `events` before it, stored, malformed or
+    declared lost."""
 
     offset: int
-    records: int
+    events: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class Store:
             account = session.accounts.get(producer)
         except sqlite3.Error as error:
             raise self._failed(error) from error
-        return Committed(0, 0) if account is None else Committed(account.committed, account.records)
+        return Committed(0, 0) if account is None else Committed(account.committed, account.records + account.lost)
 
     def commit(self, chunks: Sequence[Chunk]) -> CommitResult:
         """Write chunks in one transaction.

@@ -197,6 +197,30 @@ def test_what_a_living_client_no_longer_has_is_reported_to_the_event(tmp_path: P
         assert deleted or stored >= set(client.recorded[:2000])
 
 
+def test_a_copy_that_knows_of_a_loss_can_be_put_back_twice(tmp_path: Path) -> None:
+    """Each time what the copy lacks is declared lost, and what it knows to be lost is not declared once more."""
+    with DaemonProcess(tmp_path) as daemon, rounds(daemon, 5, 2000, prelude=SMALL_SEGMENTS) as client:
+        client.wait()
+        assert daemon.stop() == 0
+        daemon.db_path.unlink()
+        daemon.start()
+        client.go()
+        client.wait()
+        copy = keep_copy(daemon)
+        assert ledger(copy)["dropped.lost"] > 0
+        for _ in range(2):
+            daemon.start()
+            client.go()
+            client.wait()
+            put_back(daemon, Path(shutil.copy(copy, tmp_path / "again")))
+        daemon.start()
+        client.go()
+        client.wait()
+        client.kill()
+        daemon.wait_drained()
+        _assert_lost(client.recorded, daemon)
+
+
 @pytest.mark.parametrize("then", ["it is idle", "it dies"])
 def test_a_loss_is_reported_though_nothing_follows(tmp_path: Path, then: str) -> None:
     """The database is deleted, and the client that knew more records nothing or hardly anything after that."""

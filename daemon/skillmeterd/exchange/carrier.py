@@ -76,11 +76,11 @@ class Carrier:
         takes the number of this producer's that are committed. Raises DaemonUnavailable, DaemonError.
         """
         ack = self.committed()
-        before, moved_s = ack.records, time.monotonic()
+        before, moved_s = ack.events, time.monotonic()
         while True:
-            on_progress(ack.records)
+            on_progress(ack.events)
             try:
-                return self._carry(ack, events(), on_progress).records - before
+                return self._carry(ack, events(), on_progress).events - before
             except _Forgotten:
                 reached = self.committed()
             if reached.offset < ack.offset:
@@ -116,7 +116,7 @@ class Carrier:
             raise _Forgotten  # a gap: it began anew while batches were on their way
         while waiting and waiting[0] <= answer.offset:
             waiting.popleft()
-        on_progress(answer.records)
+        on_progress(answer.events)
         return answer
 
     def _send(self, batch: wire.Batch, body: bytes) -> None:
