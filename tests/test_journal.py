@@ -25,6 +25,7 @@ from skillmeter.errors import JournalError
 from skillmeter.events import Execution, event_decoder
 from skillmeter.journal import NO_HEIR, Heir, Journal
 from skillmeter.records import HEAD_BYTES, RECORD_HEADER_BYTES, decode_head, decode_ledger, decode_segment_header, scan
+from skillmeter.segment import Segment
 from skillmeterd.intake import Intake
 from skillmeterd.orphans import Orphans
 from skillmeterd.quarantine import Quarantine
@@ -438,6 +439,20 @@ def test_handlers_that_nest_too_deep_are_refused(tmp_path: Path) -> None:
     assert False in answers
     assert journal.ledger.named()["dropped.busy"] == answers.count(False)
     assert journal.append(event("again")), "the depth is left as it was"
+    journal.close()
+
+
+def test_what_is_freed_leaves_the_memory_too(tmp_path: Path) -> None:
+    """A process that records for weeks has as many segments in memory as on disk, and goes on from the head's last."""
+    journal = small(tmp_path / "spool")
+    for number in range(200):
+        assert journal.append(event(f"{number}" + "x" * 200))
+        journal.free(journal.end)
+    kept = [one for one in gc.get_objects() if isinstance(one, Segment) and one.path.startswith(str(tmp_path))]
+    assert len(kept) == len(journals(tmp_path / "spool"))
+    journal.current = journal._head  # as a thread leaves it that was held up in the middle of rolling
+    assert journal.append(event("late")) is True
+    assert payload_name(everything(journal)[-1]) == "late"
     journal.close()
 
 

@@ -277,6 +277,8 @@ class Journal:
                 faults.point("shipper.before_free")
                 done.discard()
                 faults.point("shipper.after_free")
+        if self._oldest is not self._head:
+            self._head.successors[0] = self._oldest  # or the head would keep all those in memory
 
     def records_between(self, offset: int, end: int) -> int:
         """How many records there are from `offset` to `end`, of those that are still kept."""
