@@ -454,6 +454,21 @@ def test_a_backup_is_made_while_it_records(service):
         assert query(copy, "SELECT count(*) FROM events WHERE user_id LIKE 'backup-%'")[0][0] >= stored
 
 
+def test_a_copy_is_put_back(service):
+    """As the rollback has it, but for pip's work: what was there is kept, and the daemon goes on with the copy."""
+    back_up, roll_back = (re.sub(r".*bin/pip .*\n", "", block) for block in documented("Upgrade and rollback"))
+    service.host.sh(back_up)
+    script = PRELUDE + "record('since'); assert client.flush(60)"
+    service.host.run([PYTHON, "-c", script], user="alice")
+    service.host.sh(roll_back)
+    assert service.show("ActiveState") == "active"
+    assert service.host.sh("stat --format='%U %G %a' /var/lib/skillmeter/analytics.db") == "skillmeter skillmeter 600\n"
+    service.record("alice", "[record(f'after-{n}') for n in range(10)]; assert client.flush(60)")
+    service.assert_nothing_lost()
+    kept = service.db_path.with_name("analytics.db.before-restore-1")
+    assert query(kept, "SELECT count(*) FROM events WHERE user_id = 'since'") == [(1,)]
+
+
 def test_uninstalled_it_leaves_the_record_alone(service):
     """As documented: the units are gone, the database stays."""
     (uninstall,) = documented("Uninstall")
