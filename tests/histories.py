@@ -257,7 +257,14 @@ _any_org = st.sampled_from([None, None, *ORGS, "nobody's"])
 _skill = st.fixed_dictionaries({"skill_id": _any_skill})
 _skill_in_org = st.fixed_dictionaries({"skill_id": _any_skill, "org_id": _any_org})
 _skill_days = st.fixed_dictionaries({"skill_id": _any_skill, "org_id": _any_org}, optional={"days": _days})
-_names = st.fixed_dictionaries({}, optional={"after": st.sampled_from(["A", "a", "o1", "b"]), "limit": _limits})
+_names = st.fixed_dictionaries(
+    {},
+    optional={
+        "after": st.sampled_from(["A", "a", "o1", "b"]),
+        "find": st.sampled_from(["A", "o", "1", "\0", "\u00c4", "%", "_"]),
+        "limit": _limits,
+    },
+)
 _window = st.sampled_from(["all", "daily", "weekly", "monthly"]).map(lambda period: {"period": period}) | _days.map(
     lambda days: {"days": days}
 )

@@ -7,6 +7,7 @@ down here once more, from what is promised to users.
 import datetime
 import math
 import statistics
+import string
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -510,15 +511,23 @@ def db_stats(of: History) -> Answer:
     }
 
 
-def orgs(of: History, after: str = "", limit: int = 1000) -> Answer:
+def orgs(of: History, after: str = "", find: str = "", limit: int = 1000) -> Answer:
     """Those that were named, in order."""
     named = {event.org_id for event in of.events if not isinstance(event, Health)}
-    return sorted(org for org in named if org is not None and org > after)[:limit]
+    return _names({org for org in named if org is not None}, after, find, limit)
 
 
-def skills(of: History, after: str = "", limit: int = 1000) -> Answer:
+def skills(of: History, after: str = "", find: str = "", limit: int = 1000) -> Answer:
     """Those that were named, in order."""
-    return sorted({event.skill_id for event in of.events if event.skill_id > after})[:limit]
+    return _names({event.skill_id for event in of.events}, after, find, limit)
+
+
+def _names(named: Iterable[str], after: str, find: str, limit: int) -> Answer:
+    return sorted(name for name in named if name > after and _lower(find) in _lower(name))[:limit]
+
+
+def _lower(text: str) -> str:
+    return text.translate({ord(letter): letter.lower() for letter in string.ascii_uppercase})
 
 
 ANSWERS: Final[Mapping[str, Callable[..., Answer]]] = {

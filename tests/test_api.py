@@ -177,6 +177,7 @@ class TestRefusals:
             ("usage?skill_id=parse_json&org_id", "org_id: expected str of length >= 1"),
             ("leaderboard?period=", "period must be one of"),
             ("leaderboard?nothing=", "nothing"),
+            ("orgs?find=", "find: expected str of length >= 1"),
             ("status?nothing=", "takes no parameters"),
             ("usage?skill_id=null&skill_id=parse_json", "'skill_id' is given more than once"),
             ("usage?skill_id=parse_json&skill%5Fid=parse_json", "'skill_id' is given more than once"),

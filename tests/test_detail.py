@@ -193,6 +193,14 @@ class TestNames:
             assert record.ask("skills", {"limit": 2}) == ["a", "b"]
             assert record.ask("skills", {"limit": 2, "after": "b"}) == ["c"]
 
+    def test_names_by_a_part(self) -> None:
+        """Letters of either case find each other, and no other sign stands for anything but itself."""
+        with recorded([run(name, org=name) for name in ("parse_json", "JSON", "100%", "a\0b", "\u00e4")]) as record:
+            for method in ("orgs", "skills"):
+                assert record.ask(method, {"find": "Json"}) == ["JSON", "parse_json"]
+                assert record.ask(method, {"find": "json", "after": "JSON", "limit": 1}) == ["parse_json"]
+                assert [record.ask(method, {"find": part}) for part in "%_b"] == [["100%"], ["parse_json"], ["a\0b"]]
+
     @pytest.mark.parametrize("method", ["timeline", "distribution", "breakdown"])
     def test_an_unknown_skill_is_an_error(self, method: str) -> None:
         """A skill that nobody recorded is not answered with zeros."""

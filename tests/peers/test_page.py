@@ -6,6 +6,7 @@ import platform
 import re
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from ..support import HTTP, DaemonProcess, run_client
+from ..support import HTTP, DaemonProcess, run_client, wait_until
 from .programs import debian, missing
 
 TOKEN = "correct-horse-battery-staple"
@@ -43,6 +44,27 @@ for skill, org, good, bad, latency_ms in json.loads(sys.argv[1]):
 assert client.flush(60)
 """
 SKILLS = [("parse_json", "acme", 30, 3, 2.0), ("summarise", "acme", 20, 10, 250.0), ("rank", "zeta", 25, 0, 20.0)]
+
+OLDER = """
+import time
+for days in (0, 0.01, 2, 5):
+    client.record_skill_execution("parse_json", True, 1.0, timestamp=time.time() - 86_400 * days)
+assert client.flush(60)
+"""
+
+# What is written on a canvas, since it was last wiped.
+WRITTEN = """
+window.written = [];
+const { clearRect, fillText } = CanvasRenderingContext2D.prototype;
+CanvasRenderingContext2D.prototype.clearRect = function (...where) {
+  written = [];
+  return clearRect.call(this, ...where);
+};
+CanvasRenderingContext2D.prototype.fillText = function (text, ...where) {
+  written.push(text);
+  return fillText.call(this, text, ...where);
+};
+"""
 
 # Texts whose contrast with what is behind them is below WCAG's AA: 4.5 : 1, or 3 : 1 for large ones.
 FAINT = """() => {
@@ -107,6 +129,14 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
         yield daemon
 
 
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """A daemon with more orgs and skills than an answer holds: s0000 to s1099, each once, in orgs of their number."""
+    with DaemonProcess(tmp_path_factory.mktemp("crowded"), env=HTTP) as daemon:
+        record(daemon, *((f"s{number:04}", f"org {number:04}", 1, 0, 1.0) for number in range(1100)))
+        yield daemon
+
+
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     """An empty page of a fresh profile. At its end, nothing must have been said on the console."""
@@ -139,6 +169,11 @@ def cell(page: Page, skill: str, column: int) -> Any:
     """A cell of a skill's row."""
     row = page.locator("tbody tr", has=page.get_by_role("link", name=skill, exact=True))
     return row.locator("th, td").nth(column)
+
+
+def written(page: Page, wanted: str) -> list[str]:
+    """The texts of a form on the canvas that was drawn last."""
+    return [text for text in page.evaluate("written") if re.fullmatch(wanted, text)]
 
 
 def refreshed(page: Page) -> None:
@@ -314,6 +349,58 @@ class TestManySkills:
         page.get_by_role("searchbox").fill("nothing like it")
         expect(page.locator("tbody")).to_contain_text("No skill has “nothing like it” in its name")
 
+    def test_one_that_was_not_used_there_is_found_too(self, page: Page, daemon: DaemonProcess) -> None:
+        """It is not said that there is none, when there is one elsewhere; the link leads to it."""
+        page.goto(url(daemon, "#org=zeta&find=SUMMARISE"))
+        expect(page.locator("tbody")).to_contain_text("No skill in this table has “summarise” in its name.")
+        expect(page.locator(".others")).to_have_text("Not in this table: summarise")
+        page.goto(url(daemon, "#find=SUMMARISE"))
+        expect(page.locator("tbody a")).to_have_text(["summarise"])
+        expect(page.locator(".others")).to_be_hidden()
+
+
+class TestVeryMany:
+    """More orgs and skills than an answer holds: each can be found, and looked at."""
+
+    def test_any_org_can_be_chosen(self, page: Page, crowded: DaemonProcess) -> None:
+        """A field offers those that have in them what is typed; a part that is only one's chooses it."""
+        page.goto(url(crowded))
+        field = page.get_by_label("Org").and_(page.get_by_placeholder("All orgs"))
+        field.press_sequentially("ORG 109")
+        expect(page.locator("datalist option")).to_have_count(10)
+        assert page.locator("datalist option").first.get_attribute("value") == "org 1090"
+        field.press_sequentially("7")
+        field.press("Enter")
+        expect(page.locator("tbody a")).to_have_text(["s1097"])
+        expect(field).to_have_value("org 1097")
+        expect(page).to_have_url(url(crowded, "#org=org+1097"))
+        page.reload()
+        expect(field).to_have_value("org 1097")
+        expect(page.locator("tbody a")).to_have_text(["s1097"])
+        field.fill("")
+        field.press("Enter")
+        expect(page).to_have_url(url(crowded, "#"))
+        expect(page.locator(".foot")).to_contain_text("of 1,100 skills")
+
+    def test_an_org_that_is_not_there(self, page: Page, crowded: DaemonProcess) -> None:
+        """What several have in them, and what none has, is taken as it is typed, and nothing was recorded there."""
+        page.goto(url(crowded))
+        for typed in ("org 10", "nobody's"):
+            page.get_by_placeholder("All orgs").fill(typed)
+            page.get_by_placeholder("All orgs").press("Enter")
+            expect(page.locator("tbody")).to_contain_text("Nothing was recorded in this period and org")
+            expect(page.get_by_label("Org")).to_have_value(typed)
+
+    def test_a_skill_beyond_those_that_are_looked_at(self, page: Page, crowded: DaemonProcess) -> None:
+        """It is found by its name, and has a link."""
+        page.goto(url(crowded))
+        expect(page.locator(".foot")).to_contain_text("of 1,100 skills")
+        page.get_by_role("searchbox", name="Find a skill").fill("s1099")
+        expect(page.locator("tbody")).to_contain_text("No skill in this table has “s1099” in its name.")
+        page.locator(".others").get_by_role("link", name="s1099").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("s1099")
+        expect(page.locator(".tile").first).to_contain_text("1")
+
 
 class TestSkill:
     """One skill."""
@@ -389,6 +476,22 @@ class TestSkill:
         expect(page.locator(".tile").first).to_contain_text("3")
         assert page.evaluate("typeof hacked") == "undefined"
         assert page.locator("main img, main script, main b:not(.mark b)").count() == 0
+
+
+class TestAxes:
+    """What is written below a chart."""
+
+    def test_times_fit_the_period(self, page: Page, tmp_path: Path) -> None:
+        """Days where steps are days, times of the day where they are not, whichever was first; and no time twice."""
+        page.add_init_script(WRITTEN)
+        with DaemonProcess(tmp_path, env=HTTP) as daemon:
+            run_client(OLDER, daemon.env)
+            page.goto(url(daemon))
+            day, time = r"[A-Z][a-z]{2} \d+", r"\d\d:\d\d(:\d\d)?"
+            for days, wanted in (("30", day), ("1", time), ("7", day)):
+                page.get_by_label("Period").select_option(days)
+                below = wait_until(partial(written, page, wanted), what=f"{wanted} below the chart")
+                assert len(set(below)) == len(below)
 
 
 class TestStates:

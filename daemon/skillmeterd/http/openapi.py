@@ -32,7 +32,8 @@ _PARAMETERS: Final[Mapping[str, About]] = {
         "weekly",
         tuple(PERIODS),
     ),
-    "after": About("Only names that come after this one: the last of one answer is where the next begins.", "parse"),
+    "after": About("Only names that come after this one: the last of one answer is where the next begins.", "a"),
+    "find": About("Only names that have this in them, where A to Z are the same as a to z.", "JSON"),
 }
 
 _ERRORS: Final = {

@@ -10,6 +10,8 @@ import { address, place } from "./place.js";
 const FIRST = 100;
 const MOST = 1000;
 const FEW_CALLS = 20;
+const OTHERS = 20;
+const NAME_CHARS = 256;
 
 /**
  * The columns: those with a metric are ranked by the daemon, which knows how to rank fairly; the others are put in order
@@ -41,11 +43,12 @@ export class Board {
     this.heads = COLUMNS.map(head);
     this.body = h("tbody");
     this.foot = h("p", { class: "note" });
+    this.others = h("p", { class: "note others", hidden: true });
     this.more = h("button", { type: "button", hidden: true, onclick: () => { location.hash = address({ rows: place().rows ? "" : "all" }); } });
     this.find = h("input", { type: "search", placeholder: "Find a skill", "aria-label": "Find a skill", oninput: () => this.#search() });
     this.daemon = new Daemon();
     const table = h("table", { "aria-label": "Leaderboard of skills" }, h("thead", {}, h("tr", {}, h("th", { class: "rank", scope: "col" }, "#"), this.heads)), this.body);
-    const board = h("section", { class: "card board" }, h("div", { class: "head" }, h("h2", {}, "Leaderboard"), this.find), h("div", { class: "scroll" }, table), h("div", { class: "foot" }, this.foot, this.more));
+    const board = h("section", { class: "card board" }, h("div", { class: "head" }, h("h2", {}, "Leaderboard"), this.find), h("div", { class: "scroll" }, table), this.others, h("div", { class: "foot" }, this.foot, this.more));
     this.root = h("div", { class: "columns" },
       h("div", { class: "wide" }, h("h1", { class: "hidden" }, "All skills"), h("dl", { class: "tiles" }, Object.values(this.tiles)), this.chart.root, board),
       this.daemon.root);
@@ -56,17 +59,20 @@ export class Board {
     const window = { days: now.days, org_id: now.org };
     // Only the daemon's own order can be cut after the first.
     const limit = column.metric && !now.reversed && !now.find && !now.rows ? FIRST : MOST;
-    const [overview, activity, entries, status] = await Promise.all([
+    const find = now.find.trim();
+    const [overview, activity, entries, status, named] = await Promise.all([
       ask("overview", window, signal),
       ask("activity", { ...window, limit: MOST }, signal),
       ask("leaderboard", { ...window, limit, metric: column.metric ? column.name : CALLS.name }, signal),
       ask("status", {}, signal),
+      find && find.length <= NAME_CHARS ? ask("skills", { find, limit: OTHERS }, signal) : [],
     ]);
     this.#showTiles(overview);
     this.chart.show(activity, [activity.executions, activity.failures]);
     this.daemon.show(status);
     this.calls = new Map(activity.skills.map((skill) => [skill.skill_id, skill.executions]));
     this.entries = inOrder(entries, column, now.reversed !== "", this.calls);
+    this.named = named;
     this.skills = entries.length < limit ? entries.length : overview.skills;
     this.isEmpty = !overview.executions;
     this.heads.forEach((cell, index) => markSorted(cell, COLUMNS[index], column, now.reversed !== ""));
@@ -101,11 +107,25 @@ export class Board {
     const wanted = this.find.value.trim().toLowerCase();
     const found = this.entries.map((entry, index) => ({ ...entry, rank: index + 1 })).filter((entry) => entry.skill_id.toLowerCase().includes(wanted));
     const shown = place().rows ? found : found.slice(0, FIRST);
+    this.#showOthers(found, wanted);
     keyed(this.body, shown.length ? shown : [null], (entry) => entry?.skill_id ?? this.body, (entry) => (entry ? row(entry) : emptyRow()), (element, entry) => {
       if (entry) this.#fillRow(element, entry);
-      else say(element.firstChild, this.#whyEmpty(wanted));
+      else say(element.firstChild.firstChild, this.#whyEmpty(wanted));
     });
     this.#fillFoot(shown.length, wanted ? found.length : this.skills);
+  }
+
+  /** Skills of that name which were not used in this period and org, or are not among those that are looked at. */
+  #showOthers(found, wanted) {
+    const here = new Set(found.map((entry) => entry.skill_id));
+    const others = wanted ? this.named.filter((name) => !here.has(name) && name.toLowerCase().includes(wanted)) : [];
+    this.others.hidden = !others.length;
+    const said = JSON.stringify([others, location.hash]);
+    if (this.others.said === said) return; // a link that is made again loses the focus
+    this.others.said = said;
+    const links = others.map((name) => h("a", { href: address({ skill: name }) }, visible(name)));
+    const more = this.named.length < OTHERS ? "" : ", among others";
+    this.others.replaceChildren(`Not in this table${more}: `, ...links.flatMap((link, index) => (index ? [", ", link] : [link])));
   }
 
   #fillFoot(shown, all) {
@@ -117,7 +137,7 @@ export class Board {
   }
 
   #whyEmpty(wanted) {
-    if (wanted) return `No skill has “${wanted}” in its name.`;
+    if (wanted) return `No skill ${this.others.hidden ? "" : "in this table "}has “${wanted}” in its name.`;
     if (!this.isEmpty) return "Nothing to rank by this column in this period: sort by another, or take a longer period.";
     if (place().org || place().days !== "3660") return "Nothing was recorded in this period and org. Take “All time” and “All orgs” to see everything there is.";
     return "Nothing was recorded yet. Record a call with create_analytics_client().record_skill_execution(\"my_skill\", True, 12.5), or run “skillmeter demo --keep” and open the page that it names.";
@@ -200,7 +220,7 @@ function row(entry) {
   return h("tr", {}, h("td", { class: "rank" }), name, cells);
 }
 
-const emptyRow = () => h("tr", { class: "empty" }, h("td", { colspan: COLUMNS.length + 1 }));
+const emptyRow = () => h("tr", { class: "empty" }, h("td", { colspan: COLUMNS.length + 1 }, h("div")));
 
 function fillRate(cell, entry) {
   const [rate, range, note] = cell.children;

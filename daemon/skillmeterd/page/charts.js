@@ -11,6 +11,8 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   for (const chart of alive) chart.redraw();
 });
 
+const SECONDS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200];
+const DAYS = [1, 2, 7, 14, 28, 91].map((days) => days * 86_400);
 const WHOLE = Array.from({ length: 16 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
 
 /**
@@ -115,7 +117,7 @@ export class TimeChart {
     return {
       width,
       height,
-      padding: [10, 16, 0, 0],
+      padding: [10, 30, 0, 0], // on the right, half a time with seconds
       legend: { show: false },
       tzDate: (seconds) => (this.step_s >= 86_400 ? uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC") : new Date(seconds * 1000)),
       cursor: { y: false, drag: { setScale: false, x: false }, points: { size: 7 } },
@@ -130,7 +132,7 @@ export class TimeChart {
           size: 28,
           gap: 8,
           space: 70,
-          incrs: this.step_s >= 86_400 ? [1, 2, 7, 14, 28, 91].map((days) => days * 86_400) : undefined,
+          incrs: () => (this.step_s >= 86_400 ? DAYS : SECONDS),
           values: (_, times, axis, space, apart_s) => times.map((time) => moment(time, Math.max(apart_s, this.step_s))),
         },
         {

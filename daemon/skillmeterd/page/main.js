@@ -3,13 +3,15 @@
 import { NeedsToken, Refused, Unable, Unreachable, ask, keepToken } from "./api.js";
 import { Board } from "./board.js";
 import { h, say } from "./dom.js";
+import { Orgs } from "./orgs.js";
 import { address, place } from "./place.js";
 import { Skill } from "./skill.js";
 
 const REFRESH_MS = 2500;
 
 const element = (id) => document.getElementById(id);
-const [main, problem, period, org, live, liveText] = ["main", "problem", "period", "org", "live", "live-text"].map(element);
+const [main, problem, period, live, liveText] = ["main", "problem", "period", "live", "live-text"].map(element);
+const orgs = new Orgs(element("org"));
 
 const board = new Board(); // kept, so that who comes back from a skill finds it as it was
 let boardTop = 0;
@@ -26,7 +28,7 @@ async function refresh() {
   choose(now);
   try {
     const [names] = await Promise.all([ask("orgs", {}, request.signal), view.refresh(now, request.signal)]);
-    showOrgs(names, now.org);
+    orgs.show(names, now.org);
     view.answered = questionOf(now);
     view.root.hidden = false;
     problem.hidden = true;
@@ -42,7 +44,7 @@ async function refresh() {
 /** The right view for the address; one that is there already is kept. */
 function choose(now) {
   if (period.value !== now.days) period.value = now.days;
-  if (org.value !== now.org) showOrgs([...org.options].map((option) => option.value).filter(Boolean), now.org);
+  orgs.mark(now.org);
   document.title = now.skill ? `${now.skill} - skillmeter` : "skillmeter";
   if (view?.skill === now.skill) return;
   const left = view;
@@ -57,14 +59,6 @@ function choose(now) {
 }
 
 const questionOf = ({ days, org }) => `${days} ${org}`;
-
-function showOrgs(names, chosen) {
-  const wanted = ["", ...new Set(chosen ? [...names, chosen] : names)];
-  if (wanted.join("\n") !== [...org.options].map((option) => option.value).join("\n")) {
-    org.replaceChildren(...wanted.map((name) => h("option", { value: name }, name || "All orgs")));
-  }
-  if (org.value !== chosen) org.value = chosen;
-}
 
 function showState(state, text) {
   live.dataset.state = state;
@@ -112,7 +106,6 @@ function askForToken(text) {
 }
 
 period.addEventListener("change", () => { location.hash = address({ days: period.value }); });
-org.addEventListener("change", () => { location.hash = address({ org: org.value }); });
 live.addEventListener("click", () => {
   paused = !paused;
   refresh();

@@ -2,9 +2,8 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -33,9 +32,13 @@ class InOrg(Params, frozen=True):
 
 
 class Names(Params, frozen=True):
-    """Names in their order, from after one on: the last of an answer is where the next begins."""
+    """Names in their order, from after one on: the last of an answer is where the next begins.
+
+    Those that have `find` in them, where A to Z are the same as a to z.
+    """
 
     after: str = ""
+    find: Id | None = None
     limit: Limit = 1000
 
 
@@ -154,21 +157,22 @@ def breakdown(at: Snapshot, asked: SkillDays) -> Breakdown:
 
 def orgs(at: Snapshot, asked: Names) -> list[str]:
     """The orgs there are."""
-    return _names(at.rows("SELECT org_id FROM org WHERE org_id > :after ORDER BY org_id LIMIT :limit", **_plain(asked)))
+    return _names(at, "org", "org_id", asked)
 
 
 def skills(at: Snapshot, asked: Names) -> list[str]:
     """The skills there are."""
-    rows = at.rows("SELECT skill_id FROM skill WHERE skill_id > :after ORDER BY skill_id LIMIT :limit", **_plain(asked))
-    return _names(rows)
+    return _names(at, "skill", "skill_id", asked)
 
 
-def _plain(asked: Params) -> dict[str, Any]:
-    return msgspec.structs.asdict(asked)
-
-
-def _names(rows: Iterable[tuple[str]]) -> list[str]:
-    return [name for (name,) in rows]
+def _names(at: Snapshot, table: str, name: str, asked: Names) -> list[str]:
+    rows = at.rows(
+        f"""SELECT {name} FROM {table}
+            WHERE {name} > :after AND (:find IS NULL OR instr(lower({name}), lower(:find)))
+            ORDER BY {name} LIMIT :limit""",
+        **msgspec.structs.asdict(asked),
+    )
+    return [found for (found,) in rows]
 
 
 def _users(at: Snapshot, target: Target, first_day: int) -> tuple[list[Part], datetime | None]:
