@@ -281,6 +281,13 @@ class TestBadQuestions:
             record.ask(method, params)
         assert message.lower() in str(raised.value).lower()
 
+    def test_among_very_many_skills_one_may_have_been_meant(self) -> None:
+        """Also one that is far from the first of them."""
+        with recorded([run(f"skill {number:04}") for number in range(2000)]) as record:
+            for name in ("skill 0000", "skill 1000", "skill 1999"):
+                with pytest.raises(QueryError, match=f"did you mean '{name}'"):
+                    record.ask("usage", {"skill_id": f"{name}x"})
+
     def test_unknown_is_none_where_none_is_an_answer(self) -> None:
         """Metrics and health of an unknown skill are None; an unknown org has used nothing."""
         with recorded([run("a")]) as record:
