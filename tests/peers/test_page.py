@@ -493,6 +493,15 @@ class TestAxes:
                 below = wait_until(partial(written, page, wanted), what=f"{wanted} below the chart")
                 assert len(set(below)) == len(below)
 
+    def test_a_year_on_a_phone(self, page: Page, tmp_path: Path) -> None:
+        """However narrow the chart and long the time, there is a day to go by."""
+        page.add_init_script(WRITTEN)
+        page.set_viewport_size({"width": 360, "height": 740})
+        with DaemonProcess(tmp_path, env=HTTP) as daemon:
+            run_client(OLDER.replace("5)", "400)"), daemon.env)
+            page.goto(url(daemon, "#days=3660"))
+            wait_until(partial(written, page, r"[A-Z][a-z]{2} \d+"), what="a day below the chart")
+
 
 class TestStates:
     """What the page says when there is nothing, or nobody."""
@@ -668,6 +677,9 @@ NUMBERS = {
     "latency(1234)": "1.23 s",
     "latency(90000)": "1.50 min",
     "latency(32000000)": "8.89 h",
+    "latency(1e9)": "11.6 d",
+    "latency(1e12)": "31.7 y",
+    "latency(1e15)": "31.7K y",
     "percent(1)": "100 %",
     "percent(0.99999)": "99.9 %",
     "percent(0.00001)": "0.1 %",

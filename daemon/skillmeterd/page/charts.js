@@ -12,7 +12,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
 });
 
 const SECONDS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200];
-const DAYS = [1, 2, 7, 14, 28, 91].map((days) => days * 86_400);
+const DAYS = [1, 2, 7, 14, 30, 90, 180, 365].map((days) => days * 86_400);
 const WHOLE = Array.from({ length: 16 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
 
 /**

@@ -19,9 +19,15 @@ export const brief = (value) => cut(value, 1_000_000);
 
 const cut = (value, from) => (value == null ? NONE : value < from ? whole.format(value) : compact.format(value));
 
+const DAY_MS = 86_400_000;
+const YEAR_MS = 365.25 * DAY_MS;
+
 export function latency(ms) {
   if (ms == null) return NONE;
   if (ms === 0) return "0 ms";
+  if (ms >= 1000 * YEAR_MS) return `${short(Math.round(ms / YEAR_MS))} y`;
+  if (ms >= 2 * YEAR_MS) return `${digits(ms / YEAR_MS)} y`;
+  if (ms >= 2 * DAY_MS) return `${digits(ms / DAY_MS)} d`;
   if (ms >= 7_200_000) return `${digits(ms / 3_600_000)} h`;
   if (ms >= 60_000) return `${digits(ms / 60_000)} min`;
   if (ms >= 1000) return `${digits(ms / 1000)} s`;
