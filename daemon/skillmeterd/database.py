@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from . import folders
-from .errors import NetworkFileSystem, StoreUnavailable
+from .errors import NetworkFileSystem, StoreBusy, StoreUnavailable
 from .migrations import check, migrate
 
 _BUSY_TIMEOUT_S: Final = 2  # another program's lock; longer, and clients would wait for acks behind it
@@ -30,6 +30,7 @@ _NETWORK: Final = frozenset(
     )
 )
 
+_PASSING: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _HINTS: Final = {
     sqlite3.SQLITE_FULL: "make room on its file system",
     sqlite3.SQLITE_BUSY: "another program holds its lock: end that program's transaction",
@@ -79,7 +80,8 @@ def is_corrupt(error: sqlite3.Error) -> bool:
 
 def unavailable(error: sqlite3.Error, path: Path) -> StoreUnavailable:
     """What a failure of SQLite means to a person."""
-    return StoreUnavailable(f"the database {path} failed: {error}", hint(error))
+    kind = StoreBusy if _code(error) in _PASSING else StoreUnavailable
+    return kind(f"the database {path} failed: {error}", hint(error))
 
 
 def hint(error: sqlite3.Error) -> str:
@@ -215,4 +217,5 @@ def _configure(db: sqlite3.Connection) -> None:
 
 def _code(error: sqlite3.Error) -> int:
     """The primary result code, or 0 for an error that SQLite itself did not raise."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return sqlite3.SQLITE_FULL if code == sqlite3.SQLITE_IOERR_SHMSIZE else code & 0xFF  # no room for the -shm file

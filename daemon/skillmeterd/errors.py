@@ -23,6 +23,10 @@ class StoreUnavailable(DaemonError):
         self.hint = hint
 
 
+class StoreBusy(StoreUnavailable):
+    """The disk is full, or another program holds the database's lock: that passes, and needs no new start."""
+
+
 class StaleChunks(StoreUnavailable):
     """What was to be committed does not continue what is committed. It has to be made anew, from `Store.committed`."""
 

@@ -22,7 +22,7 @@ from skillmeter._version import __version__
 from . import report
 from .answers import Answers
 from .config import DaemonSettings
-from .errors import AlreadyRunning, StoreUnavailable
+from .errors import AlreadyRunning, StoreBusy, StoreUnavailable
 from .gate import Keys
 from .instance import Instance
 from .notify import Notifier
@@ -108,8 +108,12 @@ class Server:
         _raise_descriptor_limit()
         self._instance.claim_all(settings)
         started.callback(self._instance.release)
-        self._store = Store.open(settings.db_path)
+        self._store = Store(settings.db_path)
         started.callback(self._store.close)
+        try:
+            self._store.connect()
+        except StoreBusy as error:  # clients keep their events; the loop finds out when it is over
+            self.vitals.store_failed(error)
         if self._store.replaced_corrupt is not None:
             self.vitals.incidents.append(f"the database was corrupt and is kept as {self._store.replaced_corrupt}")
         self._quarantine = Quarantine(Path(settings.spool_dir))

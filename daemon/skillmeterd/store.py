@@ -68,7 +68,8 @@ class CommitResult:
 class Store:
     """The database's writer. One thread at a time may use it: the one that commits."""
 
-    def __init__(self, path: Path, clock_ns: Callable[[], int]) -> None:
+    def __init__(self, path: Path, clock_ns: Callable[[], int] = time.time_ns) -> None:
+        """Opens nothing yet: `connect` does, or the first call that needs it."""
         self.path = path
         self.replaced_corrupt: Path | None = None
         """Where a corrupt database was kept aside, if this store ever found one."""
@@ -78,17 +79,21 @@ class Store:
 
     @classmethod
     def open(cls, path: Path, *, clock_ns: Callable[[], int] = time.time_ns) -> "Store":
+        """A store that is connected."""
+        store = cls(path, clock_ns)
+        store.connect()
+        return store
+
+    def connect(self) -> None:
         """Create or open the database and bring its schema up to date.
 
-        Raises StoreUnavailable: of these, SchemaTooNew, ForeignDatabase and NetworkFileSystem need a person.
-        A corrupt file is kept aside and a fresh one started; see `replaced_corrupt`.
+        Raises StoreUnavailable: of these, StoreBusy passes; SchemaTooNew, ForeignDatabase and NetworkFileSystem need a
+        person. A corrupt file is kept aside and a fresh one started; see `replaced_corrupt`.
         """
-        store = cls(path, clock_ns)
         try:
-            store._connected()
+            self._connected()
         except StoreReplaced:
-            store._connected()
-        return store
+            self._connected()
 
     def close(self) -> None:
         """Idempotent. SQLite moves its WAL into the database on the way."""

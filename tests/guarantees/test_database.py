@@ -22,6 +22,7 @@ from skillmeterd.rows import DAY_NS
 from skillmeterd.store import Store
 from tests.journals import event, write_journal
 from tests.support import (
+    HTTP,
     DaemonProcess,
     assert_consistent,
     assert_exactly,
@@ -29,6 +30,7 @@ from tests.support import (
     query,
     recorded_names,
     run_client,
+    skillmeter,
     small_disk,
     start_client,
     wait_until,
@@ -147,6 +149,30 @@ def test_a_disk_that_was_full_for_orphans_only_is_noticed_to_have_room(tmp_path:
         wait_until(lambda: daemon.ask("health")["ready"])
         daemon.wait_drained()
         assert_exactly(names, daemon.db_path)
+
+
+@pytest.mark.parametrize("database", ["new", "known"])
+def test_a_daemon_that_starts_on_a_full_disk_waits_for_room(tmp_path: Path, database: str) -> None:
+    """It is there, says why it is not ready, and takes what was recorded meanwhile when there is room."""
+    with (
+        small_disk(tmp_path / "disk", "8m") as disk,
+        DaemonProcess(tmp_path, env={"ANALYTICS_DB_PATH": str(disk / "analytics.db"), **HTTP}, started=False) as daemon,
+    ):
+        daemon.db_path = disk / "analytics.db"
+        recorded = []
+        if database == "known":
+            daemon.start()
+            recorded += run_client("record('before'); assert client.flush(20)", daemon.env)
+            assert daemon.stop() == 0
+        (disk / "ballast").write_bytes(b"x" * shutil.disk_usage(disk).free)
+        daemon.start()
+        assert "make room" in daemon.ask("health")["problem"]
+        assert skillmeter("status", env=daemon.env).returncode == 1
+        recorded += run_client("[record(str(n)) for n in range(100)]; assert not client.flush(0.5)", daemon.env)
+        (disk / "ballast").unlink()
+        wait_until(lambda: daemon.ask("health")["ready"])
+        daemon.wait_drained()
+        assert_exactly(recorded, daemon.db_path)
 
 
 # Going back.
