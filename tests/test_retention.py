@@ -1,6 +1,7 @@
 """Retention: old events go in small steps, rollups and totals stay, the file shrinks, producers are forgotten."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,17 @@ import pytest
 
 from skillmeter import QueryError, create_analytics_client
 from skillmeter.events import encode_execution
+from skillmeterd import orphans
 from skillmeterd import retention as module
 from skillmeterd.errors import StoreUnavailable
+from skillmeterd.orphans import Orphans
+from skillmeterd.quarantine import Quarantine
 from skillmeterd.retention import Retention
 from skillmeterd.rows import DAY_NS
 from skillmeterd.store import Chunk, Store
 
-from .support import DaemonProcess, query
+from .journals import event, write_journal
+from .support import DaemonProcess, ledger, query
 
 TODAY = 20_000
 
@@ -215,3 +220,25 @@ class TestCleanup:
             assert client.cleanup_old_data(1) == 0
             assert client.get_db_stats().events == 1
             client.close()
+
+
+def test_no_producer_is_forgotten_while_its_journal_may_be_in_the_spool(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon was killed between commit and deletion, and the next one comes when all of that is old: it looks through
+    the spool before it forgets anybody, or it would take the journals for new ones."""
+    count = 3 * orphans.MAX_OPEN
+    with DaemonProcess(tmp_path, started=False) as daemon:
+        for number in range(count):
+            write_journal(daemon.spool_dir, [[event(str(number))]])
+        with closing(Store.open(daemon.db_path, clock_ns=clock)) as store:
+            monkeypatch.setattr(orphans, "_delete", lambda _: None)
+            former = Orphans(daemon.spool_dir, store, Quarantine(daemon.spool_dir))
+            former.look()
+            while former.step():
+                pass
+            assert store.delete_events(TODAY + 1, 2 * count) == count
+        daemon.start()
+        daemon.wait_drained()
+        assert query(daemon.db_path, "SELECT sum(executions) FROM pair_total") == [(count,)]
+        assert ledger(daemon.db_path)["stored"] == count

@@ -56,6 +56,9 @@ class Retention:
         self, store: Store, days: int, clock_ns: Callable[[], int], monotonic_s: Callable[[], float] = time.monotonic
     ) -> None:
         """`days` of 0 keeps everything, but for what `cleanup` is asked to delete."""
+        self.may_forget = True
+        """Whether producers may go: not while the spool may hold journals that a daemon committed and, as it was killed
+        then, did not delete. They would be taken for new ones."""
         self._store = store
         self._days = days
         self._clock_ns = clock_ns
@@ -105,7 +108,7 @@ class Retention:
             return True
         if self._store.settle_seen(SEEN):
             return True
-        if self._store.prune_producers(self._clock_ns() - PRODUCER_IDLE_NS, PRODUCERS):
+        if self.may_forget and self._store.prune_producers(self._clock_ns() - PRODUCER_IDLE_NS, PRODUCERS):
             return True
         return self._store.give_back(PAGES, KEPT_FREE) > 0
 

@@ -176,6 +176,7 @@ class Server:
             self._receiver.serve(min(self._timeout_s(), self.notifier.interval_s))
             self._care_for_orphans()
             if self.vitals.ready:
+                self._retention.may_forget = self.vitals.first_round_done
                 self._retention.turn()
             self._collect_garbage()
             if self._reload_asked:
