@@ -149,12 +149,12 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("name", "params", "text"),
         [
-            ("usage", {}, "skill_id"),
+            ("usage", {}, "skill_id is missing"),
             ("usage", {"skill_id": "parse_json", "days": "-1"}, "days: expected int >= 1"),
-            ("usage", {"skill_id": "parse_json", "days": "many"}, "days: expected int"),
+            ("usage", {"skill_id": "parse_json", "days": "many"}, "days: 'many' is not a whole number"),
             ("usage", {"skill_id": "x" * 257}, "skill_id"),
-            ("usage", {"skill_id": "parse_json", "user": "u1"}, "user"),
-            ("leaderboard", {"days": "null"}, "days: 'null' is not a number"),
+            ("usage", {"skill_id": "parse_json", "user": "u1"}, "there is no parameter 'user'"),
+            ("leaderboard", {"days": "null"}, "days: 'null' is not a whole number"),
             ("leaderboard", {"metric": "luck"}, "metric must be one of usage_count, success_rate"),
             ("leaderboard", {"period": "hourly"}, "period must be one of all, daily"),
             ("leaderboard", {"period": "daily", "days": "3"}, "period or days, not both"),
@@ -172,11 +172,11 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("target", "text"),
         [
-            ("usage?skill_id=parse_json&days=", "days: expected int"),
+            ("usage?skill_id=parse_json&days=", "days: '' is not a whole number"),
             ("usage?skill_id=parse_json&org_id=", "org_id: expected str of length >= 1"),
             ("usage?skill_id=parse_json&org_id", "org_id: expected str of length >= 1"),
             ("leaderboard?period=", "period must be one of"),
-            ("leaderboard?nothing=", "nothing"),
+            ("leaderboard?nothing=", "there is no parameter 'nothing'; there are limit, metric"),
             ("orgs?find=", "find: expected str of length >= 1"),
             ("status?nothing=", "takes no parameters"),
             ("usage?skill_id=null&skill_id=parse_json", "'skill_id' is given more than once"),

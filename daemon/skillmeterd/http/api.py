@@ -76,7 +76,7 @@ def _parameters(query: str) -> dict[str, str]:
     params: dict[str, str] = {}
     for name, value in given:
         if name in params:
-            raise QueryError(f"{name[:40]!a} is given more than once")
+            raise QueryError(f"{name[:40]!r} is given more than once")
         params[name] = value
     return params
 
@@ -86,7 +86,7 @@ def _check_given(method: str, params: Mapping[str, str]) -> None:
     asked = read(METHODS[method][0], params, strict=False)
     for name, value in params.items():
         if getattr(asked, name) is None:
-            raise QueryError(f"{name}: {value!a} is not a number")
+            raise QueryError(f"{name}: {value!r} is not a whole number")
 
 
 def _ledger(counts: dict[str, Any]) -> Any:

@@ -55,7 +55,7 @@ class Queries:
         `strict=False` takes numbers as text. Raises QueryError for a wrong question, StoreUnavailable, TookTooLong.
         """
         if method not in METHODS:
-            raise QueryError(f"there is no query {method[:40]!a}; there are {', '.join(METHODS)}")
+            raise QueryError(f"there is no query {method[:40]!r}; there are {', '.join(METHODS)}")
         kind, answer = METHODS[method]
         asked = read(kind, params or {}, strict=strict)
         with self.reader.snapshot() as at:

@@ -84,15 +84,29 @@ P = TypeVar("P", bound=Params)
 
 def read(kind: type[P], params: Mapping[str, Any], *, strict: bool = True) -> P:
     """The checked parameters; `strict=False` takes numbers as text, as in a URL. Raises QueryError."""
+    _check_names(kind, params)
     try:
         return msgspec.convert(dict(params), kind, strict=strict)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$.")
         name = path.rstrip("`")
         problem = message.replace("`", "")
+        if not strict and problem.endswith("got str"):
+            problem = f"{params[name][:40]!r} is not a whole number"
         raise QueryError(f"{name}: {problem[0].lower()}{problem[1:]}" if name else problem) from None
+
+
+def _check_names(kind: type[Params], params: Mapping[str, Any]) -> None:
+    """Raises QueryError for a parameter that is not taken, or is not there."""
+    fields = msgspec.structs.fields(kind)
+    for name in params.keys() - kind.__struct_fields__:
+        taken = f"there are {', '.join(kind.__struct_fields__)}" if fields else "none is taken"
+        raise QueryError(f"there is no parameter {name[:40]!r}; {taken}")
+    for field in fields:
+        if field.required and field.name not in params:
+            raise QueryError(f"{field.name} is missing")
 
 
 def _one_of(name: str, value: str, known: Mapping[str, Any] | tuple[str, ...]) -> None:
     if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}, not {value[:40]!a}")
+        raise ValueError(f"{name} must be one of {', '.join(known)}, not {value[:40]!r}")

@@ -105,7 +105,7 @@ def known_skill(at: Snapshot, skill_id: str, org_id: str | None = None) -> Targe
     """A skill, over all orgs or within one. Raises UnknownSkill."""
     found = skill(at, skill_id)
     if found is None:
-        raise UnknownSkill(f"nothing was recorded of a skill {skill_id[:80]!a}{_did_you_mean(at, skill_id)}")
+        raise UnknownSkill(f"nothing was recorded of a skill {skill_id[:80]!r}{_did_you_mean(at, skill_id)}")
     if org_id is None:
         return found
     pair = at.value("SELECT id FROM pair WHERE skill_id = :s AND ifnull(org_id, 0) = :o", s=skill_id, o=org_id)
@@ -230,4 +230,4 @@ def _did_you_mean(at: Snapshot, skill_id: str) -> str:
         near=_NAMES_NEAR,
     )
     close = difflib.get_close_matches(skill_id, [name for (name,) in names], n=1)
-    return f"; did you mean {close[0]!a}?" if close else ""
+    return f"; did you mean {close[0]!r}?" if close else ""
