@@ -450,6 +450,16 @@ class TestSkill:
         expect(page.locator(".card", has_text="Error types")).to_contain_text("KeyError10")
         expect(page.locator(".card", has_text="Orgs")).to_contain_text("acme")
 
+    def test_a_health_that_was_reported(self, page: Page, tmp_path: Path) -> None:
+        """It is shown for a skill of which nothing else is known, and beside what the record says."""
+        with DaemonProcess(tmp_path, env=HTTP) as daemon:
+            run_client("client.update_health_score('new', 45); assert client.flush(60)", daemon.env)
+            page.goto(url(daemon, "#skill=new"))
+            health = page.locator(".tile", has_text="Health")
+            expect(health).to_have_text("Health45of 100, as reported")
+            record(daemon, ("new", "acme", 0, 0, 0.0))
+            expect(health).to_have_text("Health80of 100; 45 reported")
+
     def test_an_unknown_skill_is_a_problem_that_says_what_to_do(self, browser: Browser, daemon: DaemonProcess) -> None:
         """It names what may have been meant, and has a link back."""
         page = browser.new_page()  # the console tells of the 404
@@ -507,14 +517,19 @@ class TestStates:
     """What the page says when there is nothing, or nobody."""
 
     def test_nothing_recorded(self, page: Page, tmp_path: Path) -> None:
-        """An empty daemon's page says how to record."""
+        """An empty daemon's page says how to record; with ratings alone, that there is another order to look at."""
         with DaemonProcess(tmp_path, env=HTTP) as daemon:
             page.goto(url(daemon))
-            expect(page.locator("tbody")).to_contain_text("Nothing was recorded")
+            expect(page.locator("tbody")).to_contain_text("record_skill_execution")
             expect(page.locator(".plot")).to_have_text("No call in this period.")
             expect(page.locator(".plot canvas")).to_be_hidden()  # no scale of nothing
             page.get_by_label("Period").select_option("3660")
             expect(page.locator("tbody")).to_contain_text("record_skill_execution")
+            record(daemon, ("rated", "acme", 0, 0, 0.0))
+            expect(page.locator("tbody")).to_contain_text("Nothing to rank by this column")
+            page.get_by_label("Org").select_option("acme")
+            page.get_by_role("button", name="Rating").click()
+            expect(page.locator("tbody a")).to_have_text(["rated"])
 
     def test_a_daemon_that_goes_and_comes_back(self, browser: Browser, tmp_path: Path) -> None:
         """The page says that nobody answers and how to start the daemon, and goes on by itself when it is back."""

@@ -74,7 +74,8 @@ export class Board {
     this.entries = inOrder(entries, column, now.reversed !== "", this.calls);
     this.named = named;
     this.skills = entries.length < limit ? entries.length : overview.skills;
-    this.isEmpty = !overview.executions;
+    this.isEmpty = !overview.executions && !overview.rating_count;
+    this.isFresh = status.ledger.stored === 0;
     this.heads.forEach((cell, index) => markSorted(cell, COLUMNS[index], column, now.reversed !== ""));
     if (document.activeElement !== this.find) this.find.value = now.find;
     this.#fillTable();
@@ -139,7 +140,7 @@ export class Board {
   #whyEmpty(wanted) {
     if (wanted) return `No skill ${this.others.hidden ? "" : "in this table "}has “${wanted}” in its name.`;
     if (!this.isEmpty) return "Nothing to rank by this column in this period: sort by another, or take a longer period.";
-    if (place().org || place().days !== "3660") return "Nothing was recorded in this period and org. Take “All time” and “All orgs” to see everything there is.";
+    if (!this.isFresh && (place().org || place().days !== "3660")) return "Nothing was recorded in this period and org. Take “All time” and “All orgs” to see everything there is.";
     return "Nothing was recorded yet. Record a call with create_analytics_client().record_skill_execution(\"my_skill\", True, 12.5), or run “skillmeter demo --keep” and open the page that it names.";
   }
 

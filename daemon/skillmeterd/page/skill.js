@@ -67,7 +67,7 @@ export class Skill {
     setTile(p99, latency(usage.p99_latency_ms), `${latency(usage.max_latency_ms)} at most`);
     setTile(users, count(usage.unique_users), "by their ids");
     setTile(rating, stars(rated ? points / rated : null), amount(rated, "rating"));
-    setTile(score, health == null ? NONE : health.toFixed(0), `of 100${org ? ", in all orgs" : ""}${reported(metrics)}`);
+    setTile(score, ...healthOf(health, metrics?.health_score, org ? ", in all orgs" : ""));
   }
 
   #showTimeline(timeline) {
@@ -102,7 +102,11 @@ const named = (part, absent, kind = "calls") => ({ name: part.name, absent, amou
 
 const amountOf = (part, kind) => (kind === "failures" || !part.failures ? count(part.executions) : `${count(part.executions)}, ${count(part.failures)} failed`);
 
-const reported = (metrics) => (metrics?.health_score == null ? "" : `; ${metrics.health_score.toFixed(0)} reported`);
+/** What the record says, and what was reported; if the record says nothing, what was reported. */
+function healthOf(computed, reported, where) {
+  if (computed == null) return [reported?.toFixed(0) ?? NONE, "of 100, as reported"];
+  return [computed.toFixed(0), `of 100${where}${reported == null ? "" : `; ${reported.toFixed(0)} reported`}`];
+}
 
 function panel(title, keys = []) {
   const caption = h("div", { class: "caption" }, h("h2", {}, title), keys.map((name) => h("span", { class: `key ${name}` }, name)), h("span", { class: "note" }));
