@@ -138,6 +138,13 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]
 
 
 @pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[DaemonProcess]:
+    """A daemon of one test. Named before the page, it is there until the page is closed."""
+    with DaemonProcess(tmp_path, env=HTTP) as daemon:
+        yield daemon
+
+
+@pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     """An empty page of a fresh profile. At its end, nothing must have been said on the console."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
@@ -255,16 +262,15 @@ class TestBoard:
         page.go_back()
         expect(page.get_by_role("link", name="parse_json")).to_be_visible()
 
-    def test_the_focus_stays_when_rows_move(self, page: Page, tmp_path: Path) -> None:
+    def test_the_focus_stays_when_rows_move(self, fresh: DaemonProcess, page: Page) -> None:
         """A skill that overtakes another while its link has the focus keeps it."""
-        with DaemonProcess(tmp_path, env=HTTP) as daemon:
-            record(daemon, *SKILLS)
-            page.goto(url(daemon))
-            link = page.get_by_role("link", name="rank")
-            link.focus()
-            record(daemon, ("rank", "zeta", 50, 0, 20.0))
-            expect(page.locator("tbody a").first).to_have_text("rank")
-            expect(link).to_be_focused()
+        record(fresh, *SKILLS)
+        page.goto(url(fresh))
+        link = page.get_by_role("link", name="rank")
+        link.focus()
+        record(fresh, ("rank", "zeta", 50, 0, 20.0))
+        expect(page.locator("tbody a").first).to_have_text("rank")
+        expect(link).to_be_focused()
 
     @pytest.mark.parametrize(
         "label", ["Skill", "Over time", "Calls", "Success", "p50", "p95", "p99", "Rating", "Users"]
@@ -284,19 +290,18 @@ class TestBoard:
             if way == "descending" and label in slowest_or_last:
                 assert names(page)[0] == slowest_or_last[label]
 
-    def test_little_evidence_neither_wins_nor_loses(self, page: Page, tmp_path: Path) -> None:
+    def test_little_evidence_neither_wins_nor_loses(self, fresh: DaemonProcess, page: Page) -> None:
         """Turned round, a column begins with what is surely the worst, not with what was hardly tried."""
         skills = [
             ("fails_often", "acme", 20, 80, 5.0),
             ("fails_once", "acme", 0, 1, 9000.0),
             ("works", "acme", 90, 10, 1.0),
         ]
-        with DaemonProcess(tmp_path, env=HTTP) as daemon:
-            record(daemon, *skills)
-            page.goto(url(daemon, "#sort=success_rate&reversed=1"))
-            expect(page.locator("tbody a")).to_have_text(["fails_often", "fails_once", "works"])
-            page.goto(url(daemon, "#sort=performance&reversed=1"))
-            expect(page.locator("tbody a")).to_have_text(["fails_often", "works", "fails_once"])
+        record(fresh, *skills)
+        page.goto(url(fresh, "#sort=success_rate&reversed=1"))
+        expect(page.locator("tbody a")).to_have_text(["fails_often", "fails_once", "works"])
+        page.goto(url(fresh, "#sort=performance&reversed=1"))
+        expect(page.locator("tbody a")).to_have_text(["fails_often", "works", "fails_once"])
 
     def test_coming_back_from_a_skill(self, page: Page, many: DaemonProcess) -> None:
         """The board is where it was left, and the focus on the skill that was looked at."""
@@ -450,15 +455,14 @@ class TestSkill:
         expect(page.locator(".card", has_text="Error types")).to_contain_text("KeyError10")
         expect(page.locator(".card", has_text="Orgs")).to_contain_text("acme")
 
-    def test_a_health_that_was_reported(self, page: Page, tmp_path: Path) -> None:
+    def test_a_health_that_was_reported(self, fresh: DaemonProcess, page: Page) -> None:
         """It is shown for a skill of which nothing else is known, and beside what the record says."""
-        with DaemonProcess(tmp_path, env=HTTP) as daemon:
-            run_client("client.update_health_score('new', 45); assert client.flush(60)", daemon.env)
-            page.goto(url(daemon, "#skill=new"))
-            health = page.locator(".tile", has_text="Health")
-            expect(health).to_have_text("Health45of 100, as reported")
-            record(daemon, ("new", "acme", 0, 0, 0.0))
-            expect(health).to_have_text("Health80of 100; 45 reported")
+        run_client("client.update_health_score('new', 45); assert client.flush(60)", fresh.env)
+        page.goto(url(fresh, "#skill=new"))
+        health = page.locator(".tile", has_text="Health")
+        expect(health).to_have_text("Health45of 100, as reported")
+        record(fresh, ("new", "acme", 0, 0, 0.0))
+        expect(health).to_have_text("Health80of 100; 45 reported")
 
     def test_an_unknown_skill_is_a_problem_that_says_what_to_do(self, browser: Browser, daemon: DaemonProcess) -> None:
         """It names what may have been meant, and has a link back."""
@@ -491,45 +495,42 @@ class TestSkill:
 class TestAxes:
     """What is written below a chart."""
 
-    def test_times_fit_the_period(self, page: Page, tmp_path: Path) -> None:
+    def test_times_fit_the_period(self, fresh: DaemonProcess, page: Page) -> None:
         """Days where steps are days, times of the day where they are not, whichever was first; and no time twice."""
         page.add_init_script(WRITTEN)
-        with DaemonProcess(tmp_path, env=HTTP) as daemon:
-            run_client(OLDER, daemon.env)
-            page.goto(url(daemon))
-            day, time = r"[A-Z][a-z]{2} \d+", r"\d\d:\d\d(:\d\d)?"
-            for days, wanted in (("30", day), ("1", time), ("7", day)):
-                page.get_by_label("Period").select_option(days)
-                below = wait_until(partial(written, page, wanted), what=f"{wanted} below the chart")
-                assert len(set(below)) == len(below)
+        run_client(OLDER, fresh.env)
+        page.goto(url(fresh))
+        day, time = r"[A-Z][a-z]{2} \d+", r"\d\d:\d\d(:\d\d)?"
+        for days, wanted in (("30", day), ("1", time), ("7", day)):
+            page.get_by_label("Period").select_option(days)
+            below = wait_until(partial(written, page, wanted), what=f"{wanted} below the chart")
+            assert len(set(below)) == len(below)
 
-    def test_a_year_on_a_phone(self, page: Page, tmp_path: Path) -> None:
+    def test_a_year_on_a_phone(self, fresh: DaemonProcess, page: Page) -> None:
         """However narrow the chart and long the time, there is a day to go by."""
         page.add_init_script(WRITTEN)
         page.set_viewport_size({"width": 360, "height": 740})
-        with DaemonProcess(tmp_path, env=HTTP) as daemon:
-            run_client(OLDER.replace("5)", "400)"), daemon.env)
-            page.goto(url(daemon, "#days=3660"))
-            wait_until(partial(written, page, r"[A-Z][a-z]{2} \d+"), what="a day below the chart")
+        run_client(OLDER.replace("5)", "400)"), fresh.env)
+        page.goto(url(fresh, "#days=3660"))
+        wait_until(partial(written, page, r"[A-Z][a-z]{2} \d+"), what="a day below the chart")
 
 
 class TestStates:
     """What the page says when there is nothing, or nobody."""
 
-    def test_nothing_recorded(self, page: Page, tmp_path: Path) -> None:
+    def test_nothing_recorded(self, fresh: DaemonProcess, page: Page) -> None:
         """An empty daemon's page says how to record; with ratings alone, that there is another order to look at."""
-        with DaemonProcess(tmp_path, env=HTTP) as daemon:
-            page.goto(url(daemon))
-            expect(page.locator("tbody")).to_contain_text("record_skill_execution")
-            expect(page.locator(".plot")).to_have_text("No call in this period.")
-            expect(page.locator(".plot canvas")).to_be_hidden()  # no scale of nothing
-            page.get_by_label("Period").select_option("3660")
-            expect(page.locator("tbody")).to_contain_text("record_skill_execution")
-            record(daemon, ("rated", "acme", 0, 0, 0.0))
-            expect(page.locator("tbody")).to_contain_text("Nothing to rank by this column")
-            page.get_by_label("Org").select_option("acme")
-            page.get_by_role("button", name="Rating").click()
-            expect(page.locator("tbody a")).to_have_text(["rated"])
+        page.goto(url(fresh))
+        expect(page.locator("tbody")).to_contain_text("record_skill_execution")
+        expect(page.locator(".plot")).to_have_text("No call in this period.")
+        expect(page.locator(".plot canvas")).to_be_hidden()  # no scale of nothing
+        page.get_by_label("Period").select_option("3660")
+        expect(page.locator("tbody")).to_contain_text("record_skill_execution")
+        record(fresh, ("rated", "acme", 0, 0, 0.0))
+        expect(page.locator("tbody")).to_contain_text("Nothing to rank by this column")
+        page.get_by_label("Org").select_option("acme")
+        page.get_by_role("button", name="Rating").click()
+        expect(page.locator("tbody a")).to_have_text(["rated"])
 
     def test_a_daemon_that_goes_and_comes_back(self, browser: Browser, tmp_path: Path) -> None:
         """The page says that nobody answers and how to start the daemon, and goes on by itself when it is back."""
