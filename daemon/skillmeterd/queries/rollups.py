@@ -201,7 +201,8 @@ def first_by_place(at: Snapshot, places: Mapping[int, Any], limit: int, table: s
     names: dict[int, str] = {}
     for numbers in (less, equal):
         names |= at.rows(
-            f"""SELECT {table}.{key}, skill_id FROM json_each(:numbers) JOIN {table} ON {table}.{key} = json_each.value
+            f"""SELECT {table}.{key}, skill_id
+                FROM json_each(:numbers) CROSS JOIN {table} ON {table}.{key} = json_each.value
                 ORDER BY skill_id LIMIT :room""",
             numbers=msgspec.json.encode(numbers).decode(),
             room=limit - len(names),
