@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import Chaos, Outcome
+from tests.restores import Restores
 from tests.soak import LIFE_S, Soak
 from tests.support import SCALE
 
@@ -45,6 +46,17 @@ def test_a_soak_on_a_small_disk_leaks_nothing(tmp_path: Path, part: int) -> None
     assert max(sample.threads for sample in soak.samples) < 10
     # MAX_OPEN of orphans.py, twice: the locks of as many journals, and a connection of each client.
     assert max(sample.descriptors for sample in soak.samples) < 256
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("run", range(1, 11))
+def test_a_database_that_goes_back_again_and_again_loses_nothing_uncounted(tmp_path: Path, run: int) -> None:
+    """Copies put back under living and dying processes: every event is stored once or counted as lost, to the event."""
+    restores = Restores(tmp_path, random.randrange(2**31))
+    print(restores)
+    restores.run(5)
+    print(restores)
+    assert restores.books["dropped.lost"] > 0
 
 
 def chaos(folder: Path, seconds: float) -> Outcome:
