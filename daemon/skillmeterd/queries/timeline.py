@@ -264,7 +264,7 @@ def _was_used(at: Snapshot, org_no: int, first: int, last: int) -> bool:
 def _count(at: Snapshot, org_no: int, calls: _Calls, first: int, last: int) -> None:
     rows = f"FROM {_of_org(at, org_no)} AND day BETWEEN :first AND :last AND executions"
     window = {"org": org_no, "first": first, "last": last}
-    for day, runs, good in at.rows(f"SELECT day, sum(executions), sum(successes) {rows} GROUP BY +day", **window):
+    for day, runs, good in at.rows(f"SELECT day, sum(executions), sum(successes) {rows} GROUP BY day", **window):
         calls.add(day - calls.steps.first_day, runs, runs - good)
     calls.skills.update(dict(at.rows(f"SELECT skill_no, sum(executions) {rows} GROUP BY +skill_no", **window)))
 
