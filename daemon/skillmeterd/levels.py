@@ -31,13 +31,16 @@ class Levels:
         self._conflict = f" ON CONFLICT DO {conflict}"
         self._start = (-2,) * len(key)
         self._merged: Sequence[int] | None = None  # while a merge is under way: up to which key
+        self._recent: int | None = None  # rows of the small table, at most; None: not known
 
     def insert(self, rows: Sequence[Sequence[int]]) -> None:
         """Add rows, which are in the order of their key."""
         into = f"INSERT INTO {self._name}_recent ({', '.join(self._columns)}) VALUES "  # noqa: S608
         insert_many(self._db, into, self._conflict, len(self._columns), _PER_STATEMENT, rows)
+        if self._recent is not None:
+            self._recent += len(rows)
 
-    def find(self, sql: str, keys: Collection[int]) -> Iterator[tuple[int, int]]:
+    def find(self, sql: str, keys: Collection[int]) -> Iterator[tuple[int, int | None]]:
         """The rows of a question with a list of keys as its parameter: first those of the large table."""
         if keys:
             wanted = f"[{','.join(map(str, sorted(keys)))}]"
@@ -46,12 +49,9 @@ class Levels:
 
     def settle(self, limit: int) -> bool:
         """Merge up to `limit` rows, if there are many or a merge is under way; whether that was so."""
-        after = self._merged
-        if after is None:
-            many = f"SELECT 1 FROM {self._name}_recent LIMIT 1 OFFSET ?"  # noqa: S608
-            if self._db.execute(many, (MAX_RECENT,)).fetchone() is None:
-                return False
-            after = self._start
+        if self._merged is None and not self._is_much():
+            return False
+        after = self._merged or self._start
         recent, columns, which = f"{self._name}_recent", ", ".join(self._columns), f"({self._key}) > ({self._places})"
         last = self._db.execute(
             f"SELECT {self._key} FROM {recent} WHERE {which} ORDER BY {self._key} LIMIT 1 OFFSET ?",  # noqa: S608
@@ -67,8 +67,16 @@ class Levels:
         )
         self._db.execute(f"DELETE FROM {recent} WHERE {which}", values)  # noqa: S608
         self._merged = last
+        if last is None:
+            self._recent = None
         return True
 
     def clear(self) -> None:
         """Forget how far a merge has come: the next one begins anew."""
-        self._merged = None
+        self._merged = self._recent = None
+
+    def _is_much(self) -> bool:
+        """Whether the small table has grown enough. It is counted only when it may have: a row may come again."""
+        if self._recent is None or self._recent > MAX_RECENT:
+            (self._recent,) = self._db.execute(f"SELECT count(*) FROM {self._name}_recent").fetchone()  # noqa: S608
+        return self._recent > MAX_RECENT
