@@ -68,20 +68,19 @@ def check(path: Path, events: Sequence[Execution]) -> None:
         )
         pairs = {no: names for no, *names in db.execute("SELECT id, skill_id, org_id FROM pair")}
 
-        def place(skill: int, org: int) -> tuple[object, ...]:
-            if org == seen.ANY_ORG:
-                return (0,) if skill == seen.ANY_SKILL else (2, skills[skill])
-            return (1, orgs.get(org)) if skill == seen.ANY_SKILL else (3, skills[skill], orgs.get(org))
-
         found: dict[tuple[object, ...], int] = {}
         for table in ("seen", "seen_recent"):  # where both have a row, the second holds
-            for skill, org, user, day in db.execute(f"SELECT * FROM {table}"):
-                assert found.get((*place(skill, org), users[user]), 0) <= day
-                found[*place(skill, org), users[user]] = day
-        assert found == last
-        used = [row for table in ("used", "used_recent") for row in db.execute(f"SELECT * FROM {table}")]
-        named = [(3, skills[skill], orgs.get(org), users[user]) for user, skill, org in used]
-        assert sorted(named, key=str) == sorted((key for key in last if key[0] == 3), key=str)
+            for user, skill, org, day in db.execute(f"SELECT * FROM {table}"):
+                place = (1, orgs.get(org)) if skill == seen.ANY_SKILL else (3, skills[skill], orgs.get(org))
+                assert found.get((*place, users[user]), 0) <= day
+                found[*place, users[user]] = day
+        assert found == {key: day for key, day in last.items() if key[0] in (1, 3)}
+        both = [row for table in ("skill_user", "skill_user_recent") for row in db.execute(f"SELECT * FROM {table}")]
+        named = [
+            ((2, skills[skill]) if org == seen.ANY_ORG else (3, skills[skill], orgs.get(org))) + (users[user],)
+            for skill, org, user in both
+        ]
+        assert sorted(named, key=str) == sorted((key for key in last if key[0] in (2, 3)), key=str)
 
         def name(scope: int, no: int) -> tuple[object, ...]:
             return (scope, *((), (orgs.get(no),), (skills.get(no),), pairs.get(no, ()))[scope])
@@ -144,8 +143,11 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sum(map(len, store._session.seen._remembered)) == 0  # one user in four scopes was too much
 
 
-def test_a_database_that_kept_it_by_triggers_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What version 4 has written is continued, by days before, on and after those that are there."""
+def test_an_old_database_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What version 4 has written, by triggers, is continued, by days before, on and after those that are there.
+
+    Version 7 had rows in two levels: some in both, some only in the recent one.
+    """
     every = migrations._scripts()
     monkeypatch.setattr(migrations, "_scripts", lambda: every[:4])
     old = [Execution(DAY * DAY_NS, "a", "u", "o", True, 1.0), Execution((DAY - 2) * DAY_NS, "a", "v", None, True, 1.0)]
@@ -156,6 +158,13 @@ def test_a_database_that_kept_it_by_triggers_goes_on(tmp_path: Path, monkeypatch
                 INSERT INTO user (user_id) VALUES ('u'), ('v');
                 INSERT INTO pair_daily (id, day, pair_id) VALUES (1, {DAY}, 1), (2, {DAY - 2}, 2);
                 INSERT INTO user_daily VALUES (1, 1, 1, 1, 1.0, 1.0, 1.0), (2, 2, 1, 1, 1.0, 1.0, 1.0);"""
+        )
+        monkeypatch.setattr(migrations, "_scripts", lambda: every[:7])
+        migrations.migrate(db, 1)
+        db.executescript(
+            """INSERT INTO seen_recent SELECT * FROM seen WHERE user_no = 1 OR org_no > 0;
+               UPDATE seen SET last_day = last_day - 1 WHERE user_no = 1 AND skill_no = 0;
+               DELETE FROM seen WHERE user_no = 1 AND skill_no > 0;"""
         )
     monkeypatch.setattr(migrations, "_scripts", lambda: every)
     new = [
@@ -217,10 +226,10 @@ def test_the_daemon_merges_what_is_recent_between_groups(tmp_path: Path, monkeyp
         turns = Retention(store, 0, lambda: DAY * DAY_NS)
         users = ["u", "v", "w"]
         left = []
-        for user in users:  # each is seen anywhere, in no org, with the skill, and with it in no org
+        for user in users:  # each is seen with any skill, and with this one
             commit(store, [Execution(DAY * DAY_NS, "a", user, None, True, 1.0)])
             steps = 0
             while turns.step():
                 steps += 1
             left.append((steps, store._session.db.execute("SELECT count(*) FROM seen_recent").fetchone()[0]))
-        assert left == [(0, 4), (3, 0), (0, 4)]
+        assert left == [(0, 2), (0, 4), (4, 0)]  # of both tables

@@ -6,6 +6,7 @@ a group lie all over these tables, which is why they have two levels.
 """
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -20,23 +21,23 @@ SCOPES: Final = 4
 EVERYWHERE, IN_ORG, OF_SKILL, OF_PAIR = range(SCOPES)
 """The scopes of `last_seen`."""
 ANY_SKILL: Final = 0
+"""What `seen` has in place of a skill's number."""
 ANY_ORG: Final = -1
-"""What `seen` has in place of a skill's number and of an org's."""
+"""What `skill_user` has in place of an org's number."""
 
 _USER_BITS: Final = 32
-_USER_MASK: Final = (1 << _USER_BITS) - 1
+_NO_MASK: Final = (1 << _USER_BITS) - 1
 
-_NO: Final = f"(json_each.value >> {_USER_BITS})"
-_USER: Final = f"(json_each.value & {_USER_MASK})"
+_USER: Final = f"user_no = json_each.value >> {_USER_BITS}"
+_NO: Final = f"(json_each.value & {_NO_MASK})"
 _LAST_DAYS: Final = (
-    f"{{table}} ON skill_no = {ANY_SKILL} AND org_no = {ANY_ORG} AND user_no = {_USER}",
-    f"{{table}} ON skill_no = {ANY_SKILL} AND org_no = {_NO} AND user_no = {_USER}",
-    f"{{table}} ON skill_no = {_NO} AND org_no = {ANY_ORG} AND user_no = {_USER}",
-    f"""pair ON pair.id = {_NO} CROSS JOIN {{table}}
-    ON {{table}}.skill_no = pair.skill_no AND {{table}}.org_no = pair.org_no AND user_no = {_USER}""",
+    f"max(last_day) FROM {{table}} WHERE {_USER} AND skill_no = {ANY_SKILL}",
+    f"last_day FROM {{table}} WHERE {_USER} AND skill_no = {ANY_SKILL} AND org_no = {_NO}",
+    f"max(last_day) FROM {{table}} WHERE {_USER} AND skill_no = {_NO}",
+    f"last_day FROM pair JOIN {{table}} USING (skill_no, org_no) WHERE pair.id = {_NO} AND {_USER}",
 )
-"""By scope: where the last days of keys are found."""
-_LAST_DAY_OF: Final = "SELECT json_each.value, last_day FROM json_each(?) CROSS JOIN "
+"""By scope: the last day of a key."""
+_LAST_DAY_OF: Final = "SELECT value, (SELECT {last_day}) FROM json_each(?)"
 
 _LAST_SEEN: Final = """
 INSERT INTO last_seen (scope, no, users) VALUES (?, ?, ?)
@@ -52,7 +53,7 @@ WHERE pair.skill_no = ? LIMIT 1
 """
 
 Days = dict[int, int]
-"""The day on which a user was last seen, by the key of both: the number of the org, skill or pair, and the user's."""
+"""The day on which a user was last seen, by the key of both: the user's number, and that of the org, skill or pair."""
 
 
 class Numbers(NamedTuple):
@@ -71,43 +72,45 @@ class Uses(NamedTuple):
 
 
 class Seen:
-    """The tables `seen`, `used` and `last_seen`, and the users of `skill_daily`. Forget all after a rollback."""
+    """The tables `seen`, `skill_user` and `last_seen`, and the users of `skill_daily`. Forget all after a rollback."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._remembered: tuple[Days, ...] = tuple({} for _ in range(SCOPES))
-        self._seen = Levels(
-            db, "seen", ("skill_no", "org_no", "user_no"), "UPDATE SET last_day = excluded.last_day", rest="last_day"
-        )
-        self._used = Levels(db, "used", ("user_no", "skill_no", "org_no"), "NOTHING")
+        key = ("user_no", "skill_no", "org_no")
+        self._seen = Levels(db, "seen", key, "UPDATE SET last_day = excluded.last_day", rest="last_day")
+        self._users = Levels(db, "skill_user", ("skill_no", "org_no", "user_no"), "NOTHING")
 
     def add(self, group: Iterable[Uses], numbers: Mapping[int, Numbers]) -> None:
         """Bring the tables up to date. Called before the group is in `user_daily`."""
         of_pair = self._remembered[OF_PAIR]
-        moved: tuple[Days, ...] = tuple({} for _ in range(SCOPES))
-        with_skill: dict[int, set[int]] = {}  # by day: the keys
+        by_day: dict[int, tuple[set[int], ...]] = {}  # the keys of each scope
         for day, pair, users in group:
-            key = pair << _USER_BITS
-            new = [user for user in users if user and of_pair.get(key | user) != day]
+            new = [key for user in users if user and of_pair.get(key := user << _USER_BITS | pair) != day]
             if new:
                 skill, org = numbers[pair]
-                for scope, no in enumerate((0, org, skill, pair)):
-                    _raise(moved[scope], self._remembered[scope], no << _USER_BITS, new, day)
-                with_skill.setdefault(day, set()).update([skill << _USER_BITS | user for user in new])
-        if with_skill:
-            self._look_up(moved, with_skill)
-            self._count_users(with_skill)
+                if day not in by_day:
+                    by_day[day] = tuple(set() for _ in range(SCOPES))
+                for keys, no in zip(by_day[day], (0, org, skill, pair), strict=True):
+                    keys.update([key + no - pair for key in new])
+        if by_day:
+            moved: tuple[Days, ...] = tuple({} for _ in range(SCOPES))
+            for day in sorted(by_day):  # so that the last day stays
+                for days, keys in zip(moved, by_day[day], strict=True):
+                    days.update(dict.fromkeys(keys, day))
+            self._look_up(moved)
+            self._count_users({day: scopes[OF_SKILL] for day, scopes in by_day.items()})
             for scope in range(SCOPES):
                 self._write(scope, moved[scope], numbers)
 
     def settle(self, limit: int) -> bool:
         """Merge up to `limit` rows of a table whose recent part has grown; whether there was one."""
-        return self._used.settle(limit) or self._seen.settle(limit)  # the second grows faster
+        return self._users.settle(limit) or self._seen.settle(limit)
 
     def clear(self) -> None:
         """Forget all."""
+        self._users.clear()
         self._seen.clear()
-        self._used.clear()
         for days in self._remembered:
             days.clear()
 
@@ -117,12 +120,13 @@ class Seen:
             for days in self._remembered:
                 days.clear()
 
-    def _look_up(self, moved: Sequence[Days], with_skill: Mapping[int, set[int]]) -> None:
-        """Remember the days of those that are about to move, and of a skill's users also if they do not."""
-        wanted = [set(days) for days in moved]
-        wanted[OF_SKILL].update(*with_skill.values())
-        for days, keys, source in zip(self._remembered, wanted, _LAST_DAYS, strict=True):
-            days.update(self._seen.find(_LAST_DAY_OF + source, keys.difference(days)))  # the recent one holds
+    def _look_up(self, moved: Sequence[Days]) -> None:
+        """Remember the last days of all these keys."""
+        for days, keys, last_day in zip(self._remembered, moved, _LAST_DAYS, strict=True):
+            sql = _LAST_DAY_OF.replace("{last_day}", last_day)
+            for key, day in self._seen.find(sql, keys.keys() - days):
+                if day is not None:
+                    days[key] = max(day, days.get(key, -1))  # the recent one may be of another org
 
     def _count_users(self, with_skill: Mapping[int, set[int]]) -> None:
         """A user who was last seen with the skill before this day is new on it; one who was last seen on it is not.
@@ -130,24 +134,22 @@ class Seen:
         Only a late event, of a day before, needs a look at what there is of that day.
         """
         before = self._remembered[OF_SKILL]
-        new: dict[tuple[int, int], int] = {}
         for day, keys in with_skill.items():
-            for key in keys:
-                if before.get(key, -1) < day or (before[key] > day and not self._used_on(day, key)):
-                    at = day, key >> _USER_BITS
-                    new[at] = new.get(at, 0) + 1
-        self._db.executemany(_USERS_OF_DAY, [(*at, users) for at, users in sorted(new.items())])
+            new = [key & _NO_MASK for key in keys if before.get(key, -1) < day]
+            late = [key for key in keys if before.get(key, -1) > day]
+            new += [key & _NO_MASK for key in late if not self._used_on(day, key)]
+            self._db.executemany(_USERS_OF_DAY, [(day, no, users) for no, users in sorted(Counter(new).items())])
 
     def _used_on(self, day: int, key: int) -> bool:
-        found = self._db.execute(_USED_ON, (day, key & _USER_MASK, key >> _USER_BITS)).fetchone()
+        found = self._db.execute(_USED_ON, (day, key >> _USER_BITS, key & _NO_MASK)).fetchone()
         return found is not None
 
     def _write(self, scope: int, moved: Days, numbers: Mapping[int, Numbers]) -> None:
         before = self._remembered[scope]
-        moves = [(key, day) for key, day in sorted(moved.items()) if before.get(key, -1) < day]
+        moves = [(key, day) for key, day in moved.items() if before.get(key, -1) < day]
         changes: dict[int, Counts] = {}
         for key, day in moves:
-            no = key >> _USER_BITS
+            no = key & _NO_MASK
             if no not in changes:
                 changes[no] = {}
             days = changes[no]
@@ -155,25 +157,16 @@ class Seen:
             if key in before:
                 was = before[key]
                 days[was] = days.get(was, 0) - 1
-        self._db.executemany(_LAST_SEEN, [(scope, no, counts.encode(days)) for no, days in changes.items()])
-        places = {no: _place(scope, no, numbers) for no in changes}
-        self._seen.insert(sorted([(*places[key >> _USER_BITS], key & _USER_MASK, day) for key, day in moves]))
-        if scope == OF_PAIR:
-            new = [(key & _USER_MASK, *numbers[key >> _USER_BITS]) for key, _ in moves if key not in before]
-            self._used.insert(sorted(new))
+        self._db.executemany(_LAST_SEEN, [(scope, no, counts.encode(days)) for no, days in sorted(changes.items())])
+        if scope in (IN_ORG, OF_PAIR):
+            places = {no: numbers[no] if scope == OF_PAIR else Numbers(ANY_SKILL, no) for no in changes}
+            self._seen.insert(sorted([(key >> _USER_BITS, *places[key & _NO_MASK], day) for key, day in moves]))
+        if scope in (OF_SKILL, OF_PAIR):
+            new = [(key & _NO_MASK, key >> _USER_BITS) for key, _ in moves if key not in before]
+            of_org = numbers.__getitem__ if scope == OF_PAIR else _in_any_org
+            self._users.insert(sorted([(*of_org(no), user) for no, user in new]))
         before.update(moves)
 
 
-def _place(scope: int, no: int, numbers: Mapping[int, Numbers]) -> Numbers:
-    """Where `seen` has the users of a scope's number."""
-    if scope == OF_PAIR:
-        return numbers[no]
-    return Numbers(no if scope == OF_SKILL else ANY_SKILL, no if scope == IN_ORG else ANY_ORG)
-
-
-def _raise(moved: Days, remembered: Days, of_no: int, users: Iterable[int], day: int) -> None:
-    """Note the day of each user whose last one is not known to be as late."""
-    for user in users:
-        key = of_no | user
-        if remembered.get(key, -1) < day and moved.get(key, -1) < day:
-            moved[key] = day
+def _in_any_org(skill: int) -> Numbers:
+    return Numbers(skill, ANY_ORG)

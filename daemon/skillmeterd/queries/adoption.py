@@ -1,11 +1,13 @@
 """Adoption: who uses a skill, whether more do, and whether they come back."""
 
 from array import array
+from collections.abc import Iterator
 from typing import Final
 
 from skillmeter.results import AdoptionMetrics
 
-from ..seen import ANY_ORG, EVERYWHERE, IN_ORG, OF_SKILL
+from ..rows import DAY_NS
+from ..seen import EVERYWHERE, IN_ORG
 from . import rollups
 from .formulas import share
 from .params import SkillInOrg
@@ -14,17 +16,14 @@ from .rollups import Target
 
 WEEK: Final = 7
 ACTIVE_DAYS: Final = 30
+LAST_DAY: Final = 2**63 // DAY_NS
+"""The last one that an event can have."""
 
 _USERS_OF_DAYS: Final = """
 SELECT DISTINCT user_daily.user_no
 FROM {pairs_by_day}
 CROSS JOIN user_daily ON user_daily.pair_daily_id = pair_daily.id
 WHERE pair_id = pair.id AND {pairs} AND day BETWEEN :first AND :last AND user_daily.user_no > 0
-"""
-_SEEN_SINCE: Final = """
-SELECT user_no FROM seen WHERE skill_no = :skill AND org_no = :org AND last_day >= :first
-UNION ALL
-SELECT user_no FROM seen_recent WHERE skill_no = :skill AND org_no = :org AND last_day >= :first
 """
 
 
@@ -36,9 +35,11 @@ def adoption(at: Snapshot, asked: SkillInOrg) -> AdoptionMetrics:
         return rollups.unique_users(at, target.scope, target.no, at.today - days + 1)
 
     today, this_week, active = since(1), since(WEEK), since(ACTIVE_DAYS)
-    yesterday = len(_users(at, target, at.today - 1, at.today - 1))
-    last_week = _users(at, target, at.today - 2 * WEEK + 1, at.today - WEEK)
-    retained = len(_seen_since(at, target, at.today - WEEK + 1).intersection(last_week))
+    yesterday = len(_users_of(at, target, at.today - 1, at.today - 1))
+    last_week = set(_users_of(at, target, at.today - 2 * WEEK + 1, at.today - WEEK))
+    back = last_week.intersection(_users_of(at, target, at.today - WEEK + 1, at.today - 1))
+    back.update(last_week.intersection(_users(at, target, at.today, LAST_DAY)))
+    retained = len(back)
     of_any_skill = _active_users(at, asked.org_id)
     return AdoptionMetrics(
         skill_id=asked.skill_id,
@@ -67,21 +68,11 @@ def _active_users(at: Snapshot, org_id: str | None) -> int:
     return rollups.unique_users(at, IN_ORG, no or -1, first_day)
 
 
-def _users(at: Snapshot, target: Target, first: int, last: int) -> "array[int]":
+def _users_of(at: Snapshot, target: Target, first: int, last: int) -> "array[int]":
     """The numbers of the users of days that are over."""
+    return at.closed(("who", target.scope, target.no), first, last, lambda: array("q", _users(at, target, first, last)))
+
+
+def _users(at: Snapshot, target: Target, first: int, last: int) -> Iterator[int]:
     sql = _USERS_OF_DAYS.format(pairs_by_day=rollups.pairs_by_day(at, target.pairs, no=target.no), pairs=target.pairs)
-    return at.closed(
-        ("who", target.scope, target.no),
-        first,
-        last,
-        lambda: array("q", (user for (user,) in at.rows(sql, no=target.no, first=first, last=last))),
-    )
-
-
-def _seen_since(at: Snapshot, target: Target, first: int) -> set[int]:
-    """The numbers of those who were last seen on a day or later."""
-    of_pair = "SELECT skill_no, org_no FROM pair WHERE id = :no"
-    place = (target.no, ANY_ORG) if target.scope == OF_SKILL else at.row(of_pair, no=target.no)
-    if place is None:
-        return set()
-    return {user for (user,) in at.rows(_SEEN_SINCE, skill=place[0], org=place[1], first=first)}
+    return (user for (user,) in at.rows(sql, no=target.no, first=first, last=last))

@@ -26,24 +26,24 @@ NEIGHBOURS: Final = 20
 MAX_ROWS: Final = 10_000
 
 _SKILLS_OF: Final = """
-SELECT skill_no FROM used WHERE user_no = :user
+SELECT skill_no FROM seen WHERE user_no = :user AND skill_no > 0
 UNION
-SELECT skill_no FROM used_recent WHERE user_no = :user
+SELECT skill_no FROM seen_recent WHERE user_no = :user AND skill_no > 0
 """
 _PAIRS_OF: Final = """
 SELECT id FROM pair WHERE org_no = :org AND skill_no IN (
-    SELECT skill_no FROM used WHERE user_no = :user AND org_no = :org
+    SELECT skill_no FROM seen WHERE user_no = :user AND org_no = :org
     UNION
-    SELECT skill_no FROM used_recent WHERE user_no = :user AND org_no = :org
+    SELECT skill_no FROM seen_recent WHERE user_no = :user AND org_no = :org
 )
 """
 _USERS_OF: Final = """
 SELECT user_no FROM (
-    SELECT user_no FROM seen WHERE skill_no = :skill AND org_no = :org ORDER BY user_no LIMIT :limit
+    SELECT user_no FROM skill_user WHERE skill_no = :skill AND org_no = :org ORDER BY user_no LIMIT :limit
 )
 UNION
 SELECT user_no FROM (
-    SELECT user_no FROM seen_recent WHERE skill_no = :skill AND org_no = :org ORDER BY user_no LIMIT :limit
+    SELECT user_no FROM skill_user_recent WHERE skill_no = :skill AND org_no = :org ORDER BY user_no LIMIT :limit
 )
 ORDER BY user_no LIMIT :limit
 """
