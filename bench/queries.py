@@ -1,4 +1,4 @@
-"""Queries over a large record: how long each takes, and what recording costs upon few rows and upon many.
+"""Queries over a large record: how long each takes, and what recording costs upon no rows and upon many.
 
     python bench/queries.py [--events 500000] [--days 90] [--skills 1000] [--users 10000] [--orgs 20] [--keep FILE]
 
@@ -6,9 +6,10 @@ The target is 50 ms at the 95th percentile with `--events 10000000`, which takes
 builds it once. A user belongs to one org. Skills are as unequally popular as words are (Zipf), in the questions too.
 "first" is the first answer of a day, when nothing is remembered of the days that are over.
 
-A day is recorded into the large database and, in turns, into one that holds nothing but the day before: such a day,
-where nearly every event is the first of its user with its skill, which is the dearest that recording can meet; and one
-as most are, with users that come back (25 skills, 4 orgs, 200 users).
+The last days are recorded into the large database and, in turns, into an empty one, in groups as large as those of a
+daemon that has all it can do: such days, where nearly every event is the first of its user with its skill on that day,
+which is the dearest that recording can meet; and days as most are, with users that come back (25 skills, 4 orgs, 200
+users). There are as many as it takes to meet each piece of upkeep.
 """
 
 import argparse
@@ -32,7 +33,8 @@ from skillmeterd.store import Chunk, Store
 
 TODAY = 20_000
 NOW_NS = TODAY * DAY_NS + DAY_NS // 2
-GROUP = 16_000
+GROUP = 38_000  # INTAKE_BYTES of these events
+MEASURED_DAYS = 4
 ROUNDS = 40
 TARGET_MS = 50
 ERRORS = ("TimeoutError", "ValueError", "ConnectionError", "KeyError")
@@ -71,42 +73,52 @@ def _arguments() -> argparse.Namespace:
 
 
 def _build(path: Path, args: argparse.Namespace) -> None:
-    """Record day after day, then the last day and the one before it into an empty database too."""
+    """Record day after day; the last ones in turns with an empty database."""
     gc.disable()  # as in the daemon's ingest thread
     clock_ns = [NOW_NS]
     part = path.with_name(path.name + ".part")
+    events = args.events // args.days  # of a day
     large = Store.open(part, clock_ns=lambda: clock_ns[0])
-    for day in range(TODAY - args.days + 1, TODAY):
+    usual = argparse.Namespace(**{**vars(args), **USUAL})
+    measured = [("first uses", args), ("users that come back", usual)]
+    day = TODAY - args.days
+    while day < TODAY - MEASURED_DAYS * len(measured):
+        day += 1
         clock_ns[0] = day * DAY_NS + DAY_NS // 2
-        _record(large, _chunk(day, 0, args.events // args.days, args))
+        for start, count in _groups(events):
+            _record(large, _chunk(day, start, count, args))
         gc.collect()
-    with tempfile.TemporaryDirectory() as folder:
-        small = Store.open(Path(folder) / "small.db", clock_ns=lambda: clock_ns[0])
-        _record(small, _chunk(TODAY - 1, 0, args.events // args.days, args))
-        clock_ns[0] = NOW_NS
-        _compare(small, large, args, "first uses")
-        _compare(small, large, argparse.Namespace(**{**vars(args), **USUAL}), "users that come back")
-        small.close()
+    for what, kind in measured:
+        spent_s = {"empty": 0.0, "large": 0.0}
+        rows = (day - TODAY + args.days) * events
+        with tempfile.TemporaryDirectory() as folder:
+            empty = Store.open(Path(folder) / "empty.db", clock_ns=lambda: clock_ns[0])
+            for _ in range(MEASURED_DAYS):
+                day += 1
+                clock_ns[0] = day * DAY_NS + DAY_NS // 2
+                _compare({"empty": empty, "large": large}, spent_s, day, events, kind)
+            empty.close()
+        rates = {name: MEASURED_DAYS * events / seconds for name, seconds in spent_s.items()}
+        print(
+            f"recording {what}: {rates['empty']:,.0f} events/s from no rows on, {rates['large']:,.0f} from {rows:,} on;"
+            f" ratio {rates['large'] / rates['empty']:.2f}",
+            flush=True,
+        )
     large.close()
     part.rename(path)
 
 
-def _compare(small: Store, large: Store, args: argparse.Namespace, what: str) -> None:
-    """Record a day into both, in turns, and print what an event cost."""
-    events = args.events // args.days
-    spent_s = {"small": 0.0, "large": 0.0}
+def _compare(
+    stores: dict[str, Store], spent_s: dict[str, float], day: int, events: int, args: argparse.Namespace
+) -> None:
+    """Record a day into both, in turns, and add what it took."""
     for number, (start, count) in enumerate(_groups(events)):
-        chunk = _chunk(TODAY, start, count, args)
-        for name, store in (("small", small), ("large", large)) if number % 2 else (("large", large), ("small", small)):
+        chunk = _chunk(day, start, count, args)
+        for name in sorted(stores, reverse=number % 2 == 0):
             began_s = clock_s()
-            _record(store, chunk)
+            _record(stores[name], chunk)
             spent_s[name] += clock_s() - began_s
         gc.collect()
-    rates = [
-        f"{events / spent_s[name]:,.0f} events/s upon {rows:,} rows"
-        for name, rows in (("small", events), ("large", args.events - events))
-    ]
-    print(f"recording {what}: {', '.join(rates)}; ratio {spent_s['small'] / spent_s['large']:.2f}")
 
 
 def _record(store: Store, chunk: Chunk) -> None:
