@@ -589,15 +589,31 @@ class TestStates:
             record(daemon, SKILLS[0])
             page.goto(url(daemon))
             field = page.get_by_label("This daemon asks for its token")
-            field.fill("wrong")
-            page.keyboard.press("Enter")
-            expect(page.get_by_role("alert")).to_contain_text("That is not the token")
+            for wrong in ("wrong", "\u2026"):
+                field.fill(wrong)
+                page.keyboard.press("Enter")
+                expect(page.get_by_role("alert")).to_contain_text("That is not the token")
+                page.reload()
             assert not names(page)
             field.fill(TOKEN)
             page.keyboard.press("Enter")
             expect(page.get_by_role("link", name="parse_json")).to_be_visible()
             assert TOKEN not in page.url
         page.close()
+
+    def test_somebody_else_answers(self, page: Page, daemon: DaemonProcess) -> None:
+        """What a proxy puts in an answer's place is not taken for one, nor for a fault of the page."""
+        page.route("**/api/**", lambda route: route.fulfill(status=200, body="<h1>Log in</h1>"))
+        page.goto(url(daemon))
+        expect(page.get_by_role("alert")).to_contain_text("What answers is not the daemon")
+        page.unroute("**/api/**")
+        expect(page.get_by_role("link", name="parse_json")).to_be_visible()
+
+    def test_a_browser_that_stores_nothing(self, page: Page, daemon: DaemonProcess) -> None:
+        """It only has to be given the token, if there is one, each time."""
+        page.add_init_script("Object.defineProperty(window, 'sessionStorage', { get() { throw Error('denied'); } })")
+        page.goto(url(daemon))
+        expect(page.get_by_role("link", name="parse_json")).to_be_visible()
 
     def test_nothing_comes_from_elsewhere(self, page: Page, daemon: DaemonProcess) -> None:
         """Every request goes to the daemon."""
