@@ -111,6 +111,14 @@ def test_a_loss_that_the_database_knows_of_is_not_declared_again(ship: Ship) -> 
         assert ship.next_batch().lost == total - RECORDS - ship.kept
 
 
+def test_an_answer_to_a_repetition_does_not_hide_a_loss(ship: Ship) -> None:
+    """What the daemon says of an offset before the loss is not taken for all there ever was."""
+    ship.rewind(10)
+    ship.hear(wire.Ack(ship.journal.producer, 10 * RECORD_BYTES, 10))
+    ship.rewind(10)
+    assert ship.next_batch().lost == RECORDS - ship.kept - 10
+
+
 def test_nothing_is_lost_while_all_of_it_is_there(ship: Ship) -> None:
     """Going back to what is kept sends it again."""
     first_kept = RECORDS - ship.kept
