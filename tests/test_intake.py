@@ -116,6 +116,14 @@ def test_a_gap_is_refused_from_where_records_are_missing(model: Model) -> None:
     assert list(model.stored) == [0, 84]
 
 
+def test_a_loss_that_was_declared_to_another_database_is_asked_for_again(model: Model) -> None:
+    """The database was replaced while the declaration was on its way, by one that has a part of what it names."""
+    model.committed, model.stored = 28, {0: payload(0)}
+    assert model.intake().add(b"me", batch(84, continues=0, lost=3), body_of(3)) == wire.Rewind(ONE, 28, 1)
+    model.committed = 84
+    assert model.intake().add(b"me", batch(84, continues=0, lost=3), body_of(3)) is None
+
+
 def test_a_new_segment_continues_the_old_one(model: Model) -> None:
     """Between `continues` and `start` there never were records: the next offset is behind the batch."""
     model.committed = 28

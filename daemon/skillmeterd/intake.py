@@ -41,7 +41,8 @@ class Intake:
         """Take a batch, or say from where the client has to send again."""
         producer = batch.producer
         at, events = self._reached.get(producer) or self._committed(producer)
-        if batch.continues > at:
+        lost_elsewhere = batch.lost and batch.continues < at < batch.start  # told to another database, which had less
+        if batch.continues > at or lost_elsewhere:
             return wire.Rewind(producer, at, events)
         self.waiting.setdefault(producer, set()).add(identity)
         end = batch.start + len(body)
