@@ -7,7 +7,7 @@ Acta Informatica 33, 1996). Neither table has an index besides its key, as that 
 """
 
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from .bulk import insert_many
@@ -39,13 +39,6 @@ class Levels:
         insert_many(self._db, into, self._conflict, len(self._columns), _PER_STATEMENT, rows)
         if self._recent is not None:
             self._recent += len(rows)
-
-    def find(self, sql: str, keys: Collection[int]) -> Iterator[tuple[int, int | None]]:
-        """The rows of a question with a list of keys as its parameter: first those of the large table."""
-        if keys:
-            wanted = f"[{','.join(map(str, sorted(keys)))}]"
-            for table in (self._name, f"{self._name}_recent"):
-                yield from self._db.execute(sql.format(table=table), (wanted,))
 
     def settle(self, limit: int) -> bool:
         """Merge up to `limit` rows, if there are many or a merge is under way; whether that was so."""

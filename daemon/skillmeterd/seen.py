@@ -37,7 +37,10 @@ _LAST_DAYS: Final = (
     f"last_day FROM pair JOIN {{table}} USING (skill_no, org_no) WHERE pair.id = {_NO} AND {_USER}",
 )
 """By scope: the last day of a key."""
-_LAST_DAY_OF: Final = "SELECT value, (SELECT {last_day}) FROM json_each(?)"
+_NEVER: Final = -1
+_LAST_DAY_OF: Final = f"""
+SELECT value, max(ifnull((SELECT {{large}}), {_NEVER}), ifnull((SELECT {{recent}}), {_NEVER})) FROM json_each(?)
+"""  # noqa: S608 - a number of ours
 
 _LAST_SEEN: Final = """
 INSERT INTO last_seen (scope, no, users) VALUES (?, ?, ?)
@@ -123,10 +126,11 @@ class Seen:
     def _look_up(self, moved: Sequence[Days]) -> None:
         """Remember the last days of all these keys."""
         for days, keys, last_day in zip(self._remembered, moved, _LAST_DAYS, strict=True):
-            sql = _LAST_DAY_OF.replace("{last_day}", last_day)
-            for key, day in self._seen.find(sql, keys.keys() - days):
-                if day is not None:
-                    days[key] = max(day, days.get(key, -1))  # the recent one may be of another org
+            unknown = keys.keys() - days
+            if unknown:
+                large, recent = last_day.format(table="seen"), last_day.format(table="seen_recent")
+                wanted = f"[{','.join(map(str, sorted(unknown)))}]"
+                days.update(self._db.execute(_LAST_DAY_OF.format(large=large, recent=recent), (wanted,)))
 
     def _count_users(self, with_skill: Mapping[int, set[int]]) -> None:
         """A user who was last seen with the skill before this day is new on it; one who was last seen on it is not.
@@ -135,8 +139,8 @@ class Seen:
         """
         before = self._remembered[OF_SKILL]
         for day, keys in with_skill.items():
-            new = [key & _NO_MASK for key in keys if before.get(key, -1) < day]
-            late = [key for key in keys if before.get(key, -1) > day]
+            new = [key & _NO_MASK for key in keys if before[key] < day]
+            late = [key for key in keys if before[key] > day]
             new += [key & _NO_MASK for key in late if not self._used_on(day, key)]
             self._db.executemany(_USERS_OF_DAY, [(day, no, users) for no, users in sorted(Counter(new).items())])
 
@@ -146,7 +150,7 @@ class Seen:
 
     def _write(self, scope: int, moved: Days, numbers: Mapping[int, Numbers]) -> None:
         before = self._remembered[scope]
-        moves = [(key, day) for key, day in moved.items() if before.get(key, -1) < day]
+        moves = [(key, day) for key, day in moved.items() if before[key] < day]
         changes: dict[int, Counts] = {}
         for key, day in moves:
             no = key & _NO_MASK
@@ -154,15 +158,15 @@ class Seen:
                 changes[no] = {}
             days = changes[no]
             days[day] = days.get(day, 0) + 1
-            if key in before:
-                was = before[key]
+            was = before[key]
+            if was != _NEVER:
                 days[was] = days.get(was, 0) - 1
         self._db.executemany(_LAST_SEEN, [(scope, no, counts.encode(days)) for no, days in sorted(changes.items())])
         if scope in (IN_ORG, OF_PAIR):
             places = {no: numbers[no] if scope == OF_PAIR else Numbers(ANY_SKILL, no) for no in changes}
             self._seen.insert(sorted([(key >> _USER_BITS, *places[key & _NO_MASK], day) for key, day in moves]))
         if scope in (OF_SKILL, OF_PAIR):
-            new = [(key & _NO_MASK, key >> _USER_BITS) for key, _ in moves if key not in before]
+            new = [(key & _NO_MASK, key >> _USER_BITS) for key, _ in moves if before[key] == _NEVER]
             of_org = numbers.__getitem__ if scope == OF_PAIR else _in_any_org
             self._users.insert(sorted([(*of_org(no), user) for no, user in new]))
         before.update(moves)

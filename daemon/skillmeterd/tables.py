@@ -5,7 +5,8 @@ Every function here runs inside the transaction of its caller.
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import Final
 
 from .bulk import insert_many
@@ -115,6 +116,11 @@ ON CONFLICT DO UPDATE SET
 _RATED_SKILL_DAILY: Final = _RATED_SKILL.format(table="skill_daily", key="day, skill_no", values="?, skill_no")
 _RATED_SKILL_TOTAL: Final = _RATED_SKILL.format(table="skill_total", key="skill_no", values="skill_no")
 
+_NEW_DAY: Final = "INSERT INTO pair_daily (day, pair_id) VALUES "
+_NEW_DAY_CONFLICT: Final = " ON CONFLICT DO NOTHING"
+_DAYS_PER_STATEMENT: Final = 20
+_DAYS: Final = "SELECT value, pair_daily.id FROM json_each(?) CROSS JOIN pair_daily ON day = ? AND pair_id = value"
+
 _DAY_CHANGE: Final = "INSERT INTO day_change VALUES (?, 1) ON CONFLICT DO UPDATE SET changes = changes + 1"
 
 _LEDGER: Final = """
@@ -137,16 +143,18 @@ class Pairs(dict[tuple[str, str | None], int]):
 
 
 class Days(dict[tuple[int, int], int]):
-    """The numbers of (day, pair) in pair_daily, made at first sight. Forget them all after a rollback."""
+    """The numbers of (day, pair) in pair_daily. Forget them all after a rollback."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
 
-    def __missing__(self, key: tuple[int, int]) -> int:
-        found = self._db.execute("SELECT id FROM pair_daily WHERE day = ? AND pair_id = ?", key)
-        number = _first(found) or _inserted(self._db, "INSERT INTO pair_daily (day, pair_id) VALUES (?, ?)", key)
-        self[key] = number
-        return number
+    def meet(self, keys: Iterable[tuple[int, int]]) -> None:
+        """Make or look up the numbers of all these: on a new day they are many at once."""
+        new = sorted({key for key in keys if key not in self})
+        insert_many(self._db, _NEW_DAY, _NEW_DAY_CONFLICT, 2, _DAYS_PER_STATEMENT, new)
+        for day, group in groupby(new, key=itemgetter(0)):
+            pairs = f"[{','.join([str(pair) for _, pair in group])}]"
+            self.update(((day, pair), number) for pair, number in self._db.execute(_DAYS, (pairs, day)))
 
 
 class Users(dict[str | None, int]):
@@ -179,6 +187,7 @@ def write_events(db: sqlite3.Connection, group: Group) -> int:
 def write_rollups(db: sqlite3.Connection, group: Group, days: Days, seen: Seen, now_ns: int) -> None:
     """Add the group to every rollup; `now_ns` is the daemon's clock."""
     series = group.series()
+    days.meet({(part.day, part.pair) for part in series}.union((at // DAY_NS, pair) for pair, at, _ in group.ratings))
     numbers = _numbers(db, {part.pair for part in series})
     usage = group.usage(days)
     seen.add((Uses(*key, by_user) for _, key, by_user in usage), numbers)
