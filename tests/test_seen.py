@@ -98,9 +98,14 @@ def check(path: Path, events: Sequence[Execution]) -> None:
 steps = st.lists(st.integers(1, 9), max_size=3)
 
 
-@given(st.lists(st.tuples(group, steps), max_size=6), st.sampled_from([0, 5, 1000]), st.sampled_from([0, 4, 1000]))
+@given(
+    st.lists(st.tuples(group, steps), max_size=6),
+    st.sampled_from([0, 5, 1000]),
+    st.sampled_from([0, 4, 1000]),
+    st.sampled_from([0, 3, 1000]),
+)
 def test_users_are_counted_exactly(
-    history: list[tuple[list[Execution], list[int]]], remembered: int, recent: int
+    history: list[tuple[list[Execution], list[int]]], remembered: int, recent: int, few: int
 ) -> None:
     """Late days, several orgs, absent users; with much, little and nothing remembered from one group to the next.
 
@@ -109,6 +114,7 @@ def test_users_are_counted_exactly(
     with pytest.MonkeyPatch.context() as patch, opened() as store:
         patch.setattr(seen, "MAX_REMEMBERED", remembered)
         patch.setattr(levels, "MAX_RECENT", recent)
+        patch.setattr(seen, "FEW", few)
         for runs, rows in history:
             commit(store, runs)
             for limit in rows:
@@ -141,6 +147,55 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert store._session is not None
         commit(store, [Execution(DAY * DAY_NS, "a", "u", None, True, 1.0)])
         assert sum(map(len, store._session.seen._remembered)) == 0  # one user in four scopes was too much
+
+
+class _NotWalked(dict[int, int]):
+    """May be looked up in, and not walked over."""
+
+    def __iter__(self) -> Iterator[int]:
+        raise AssertionError("a commit walks over all users that are remembered")
+
+
+def test_a_small_group_does_not_pay_for_all_who_are_remembered() -> None:
+    """Whom it looks up depends on the group."""
+    with opened() as store:
+        assert store._session is not None
+        seen = store._session.seen
+        seen._remembered = tuple(_NotWalked() for _ in range(4))
+        runs = [_run(DAY, "u", "o"), _run(DAY, "v", "o")]
+        for run in runs:
+            commit(store, [run])
+        check(store.path, runs)
+
+
+def test_looking_for_a_late_event_does_not_depend_on_the_number_of_orgs() -> None:
+    """Nor for one of a user in very many orgs, on days on which there is little. Counted in steps of SQLite."""
+
+    def steps(orgs: int, late: Sequence[Execution]) -> int:
+        counted = 0
+
+        def count() -> None:
+            nonlocal counted
+            counted += 1
+
+        with opened() as store:
+            assert store._session is not None
+            commit(store, [_run(DAY - 1, f"x{number}", f"o{number}") for number in range(orgs)])
+            commit(store, [_run(DAY, f"u{number}", "o0") for number in range(50)])
+            commit(store, [_run(DAY, "in all", f"o{number}") for number in range(orgs)])
+            store._session.db.set_progress_handler(count, 10)
+            commit(store, late)
+        return counted
+
+    for late in (  # as of a daemon that was away; and as of a clock that is wrong
+        [_run(DAY - 1, f"u{number}", "o0") for number in range(50)],
+        [_run(DAY - 100 - number, "in all", "o0") for number in range(50)],
+    ):
+        assert steps(1000, late) < 2 * steps(10, late)
+
+
+def _run(day: int, user: str, org: str) -> Execution:
+    return Execution(day * DAY_NS, "a", user, org, True, 1.0)
 
 
 def test_an_old_database_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

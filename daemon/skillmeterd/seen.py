@@ -7,7 +7,7 @@ a group lie all over these tables, which is why they have two levels.
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from . import counts
@@ -16,6 +16,9 @@ from .levels import Levels
 
 MAX_REMEMBERED: Final = 200_000
 """Days of users in memory, about 20 MB; past it they are looked up again."""
+
+FEW: Final = 64
+"""Pairs of a day all of which are looked at for a late event; where there are more, those of the user's own orgs."""
 
 SCOPES: Final = 4
 EVERYWHERE, IN_ORG, OF_SKILL, OF_PAIR = range(SCOPES)
@@ -49,10 +52,21 @@ ON CONFLICT DO UPDATE SET users = counts_add(users, excluded.users)
 _USERS_OF_DAY: Final = """
 INSERT INTO skill_daily (day, skill_no, users) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET users = users + excluded.users
 """
+_FEW_PAIRS: Final = "SELECT count(*) < :few FROM (SELECT 1 FROM pair_daily WHERE day = :day LIMIT :few)"
+_OF_DAY: Final = "pair_daily CROSS JOIN pair ON pair.id = pair_daily.pair_id"
+_OF_USER: Final = """
+(
+    SELECT org_no FROM seen WHERE user_no = :user AND skill_no = :skill AND last_day >= :day
+    UNION ALL
+    SELECT org_no FROM seen_recent WHERE user_no = :user AND skill_no = :skill AND last_day >= :day
+) AS org
+CROSS JOIN pair USING (org_no)
+CROSS JOIN pair_daily ON pair_daily.pair_id = pair.id
+"""
 _USED_ON: Final = """
-SELECT 1 FROM pair JOIN pair_daily ON pair_daily.pair_id = pair.id AND pair_daily.day = ?
-JOIN user_daily ON user_daily.pair_daily_id = pair_daily.id AND user_daily.user_no = ?
-WHERE pair.skill_no = ? LIMIT 1
+SELECT 1 FROM {pairs}
+CROSS JOIN user_daily ON user_daily.pair_daily_id = pair_daily.id AND user_daily.user_no = :user
+WHERE pair.skill_no = :skill AND pair_daily.day = :day LIMIT 1
 """
 
 Days = dict[int, int]
@@ -126,7 +140,7 @@ class Seen:
     def _look_up(self, moved: Sequence[Days]) -> None:
         """Remember the last days of all these keys."""
         for days, keys, last_day in zip(self._remembered, moved, _LAST_DAYS, strict=True):
-            unknown = keys.keys() - days
+            unknown = [key for key in keys if key not in days]  # a set less a dict would pass over all of the dict
             if unknown:
                 large, recent = last_day.format(table="seen"), last_day.format(table="seen_recent")
                 wanted = f"[{','.join(map(str, sorted(unknown)))}]"
@@ -141,12 +155,22 @@ class Seen:
         for day, keys in with_skill.items():
             new = [key & _NO_MASK for key in keys if before[key] < day]
             late = [key for key in keys if before[key] > day]
-            new += [key & _NO_MASK for key in late if not self._used_on(day, key)]
+            if late:
+                new += self._skills_of_new(day, late)
             self._db.executemany(_USERS_OF_DAY, [(day, no, users) for no, users in sorted(Counter(new).items())])
 
-    def _used_on(self, day: int, key: int) -> bool:
-        found = self._db.execute(_USED_ON, (day, key >> _USER_BITS, key & _NO_MASK)).fetchone()
-        return found is not None
+    def _skills_of_new(self, day: int, late: Iterable[int]) -> Iterator[int]:
+        """The skill of each key that has nothing on this day yet.
+
+        A skill may be used in very many orgs; a user may be in as many, and have a clock that is wrong, which makes any
+        number of days with little on each.
+        """
+        (few,) = self._db.execute(_FEW_PAIRS, {"day": day, "few": FEW}).fetchone()
+        used_on = _USED_ON.format(pairs=_OF_DAY if few else _OF_USER)
+        for key in late:
+            user, skill = key >> _USER_BITS, key & _NO_MASK
+            if self._db.execute(used_on, {"day": day, "user": user, "skill": skill}).fetchone() is None:
+                yield skill
 
     def _write(self, scope: int, moved: Days, numbers: Mapping[int, Numbers]) -> None:
         before = self._remembered[scope]
