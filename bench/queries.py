@@ -122,7 +122,7 @@ def _compare(
 
 
 def _record(store: Store, chunk: Chunk) -> None:
-    """Commit, and put in order what the daemon would between this group and the next ones."""
+    """Commit, and put in order at once what the daemon would in the time to come."""
     store.commit([chunk])
     while store.settle_seen(SEEN):
         pass

@@ -198,6 +198,23 @@ def _run(day: int, user: str, org: str) -> Execution:
     return Execution(day * DAY_NS, "a", user, org, True, 1.0)
 
 
+def test_what_is_recent_is_bounded_without_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each group adds more than a step between groups merges: then the groups merge, too."""
+    monkeypatch.setattr(levels, "MAX_RECENT", 50)
+    most = 0
+    with opened() as store:
+        assert store._session is not None
+        groups = [[_run(DAY, f"{group} {user}", "o") for user in range(20)] for group in range(30)]
+        for runs in groups:
+            store.settle_seen(1)
+            commit(store, runs)
+            for table in ("seen_recent", "skill_user_recent"):
+                (rows,) = store._session.db.execute(f"SELECT count(*) FROM {table}").fetchone()
+                most = max(most, rows)
+        assert most <= 2 * 50 + 2 * 20
+        check(store.path, [run for runs in groups for run in runs])
+
+
 def test_an_old_database_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What version 4 has written, by triggers, is continued, by days before, on and after those that are there.
 

@@ -13,7 +13,9 @@ from typing import Final
 from .bulk import insert_many
 
 MAX_RECENT: Final = 400_000
-"""Rows of a small table, about 6 MB; past it they are merged."""
+"""Rows of a small table, about 6 MB; past it they are merged, a step between groups."""
+PACE: Final = 2
+"""Rows merged for each that is added, past twice MAX_RECENT: a busy daemon's groups add more than a step merges."""
 
 _PER_STATEMENT: Final = 20
 
@@ -37,8 +39,10 @@ class Levels:
         """Add rows, which are in the order of their key."""
         into = f"INSERT INTO {self._name}_recent ({', '.join(self._columns)}) VALUES "  # noqa: S608
         insert_many(self._db, into, self._conflict, len(self._columns), _PER_STATEMENT, rows)
-        if self._recent is not None:
+        if rows and self._recent is not None:
             self._recent += len(rows)
+            if self._recent > 2 * MAX_RECENT:
+                self.settle(PACE * len(rows))
 
     def settle(self, limit: int) -> bool:
         """Merge up to `limit` rows, if there are many or a merge is under way; whether that was so."""
@@ -58,10 +62,10 @@ class Levels:
             f" ORDER BY {self._key}{self._conflict}",
             values,
         )
-        self._db.execute(f"DELETE FROM {recent} WHERE {which}", values)  # noqa: S608
+        merged = self._db.execute(f"DELETE FROM {recent} WHERE {which}", values).rowcount  # noqa: S608
+        assert self._recent is not None  # or it was not much
+        self._recent -= merged
         self._merged = last
-        if last is None:
-            self._recent = None
         return True
 
     def clear(self) -> None:
