@@ -19,7 +19,7 @@ _BUSY_TIMEOUT_S: Final = 2  # another program's lock; longer, and clients would 
 _CACHE_KIB: Final = 32_768  # of pages per connection: holds the rollups of a busy day
 _CHECKPOINT_PAGES: Final = 4096  # 16 MiB: a page that is updated by many commits goes to the database once
 WAL_MAX_BYTES: Final = 64 * 1024 * 1024  # what a reader that took long leaves behind is cut back to this
-_STATEMENTS: Final = 64  # kept compiled; there are about 25
+_STATEMENTS: Final = 128  # kept compiled; there are about 70
 _STEPS: Final = 10_000  # of SQLite's machine, well under a millisecond, between two looks at the clock
 _MOUNTS: Final = Path("/proc/self/mounts")
 

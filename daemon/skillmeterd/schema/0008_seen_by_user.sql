@@ -1,6 +1,6 @@
 -- When a user last used a skill is kept once, in its org, and no longer over all orgs as well: it is the latest of its
--- orgs. So the first use of a day moves one row, not two. What is in the order of skills says no more than who they are:
--- it is only written to when a user is new.
+-- orgs. So the first use of a day moves one row, not two. The table in the order of skills says no more than who their
+-- users are: it is only written to when one is new.
 
 ALTER TABLE seen RENAME TO seen_by_skill;
 ALTER TABLE seen_recent RENAME TO seen_by_skill_recent;
