@@ -194,6 +194,21 @@ def test_looking_for_a_late_event_does_not_depend_on_the_number_of_orgs() -> Non
         assert steps(1000, late) < 2 * steps(10, late)
 
 
+@pytest.mark.parametrize("few", [0, 1000])
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_late_event_counts_no_user_again(monkeypatch: pytest.MonkeyPatch, few: int, merged: bool) -> None:
+    """One who was last seen in another org on that very day, whichever way it is looked for."""
+    monkeypatch.setattr(seen, "FEW", few)
+    monkeypatch.setattr(levels, "MAX_RECENT", 0 if merged else 1000)
+    runs = [_run(DAY - 1, "u", "o"), _run(DAY, "u", "p"), _run(DAY - 1, "u", "q"), _run(DAY - 1, "v", "q")]
+    with opened() as store:
+        for run in runs:
+            store.settle_seen(1000)
+            store.settle_seen(1000)
+            commit(store, [run])
+        check(store.path, runs)
+
+
 def _run(day: int, user: str, org: str) -> Execution:
     return Execution(day * DAY_NS, "a", user, org, True, 1.0)
 
