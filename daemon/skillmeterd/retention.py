@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 EVENTS: Final = 4000  # deleted in one transaction: about 5 ms
 PRODUCERS: Final = 500
-SEEN: Final = 2000  # rows of who was seen when, put in order in one transaction
+SEEN: Final = 4000  # rows of who was seen when, put in order in one transaction
 PAGES: Final = 256  # given back in one transaction: a MiB
 KEPT_FREE: Final = 16  # a 16th of the file may stay free: the next days' events go there
 PRODUCER_IDLE_NS: Final = 7 * DAY_NS  # a batch may still be on its way when its journal was adopted, but not so long
