@@ -230,6 +230,26 @@ def test_what_is_recent_is_bounded_without_rest(monkeypatch: pytest.MonkeyPatch)
         check(store.path, [run for runs in groups for run in runs])
 
 
+@pytest.mark.parametrize("limit", [4, 100])
+def test_a_merge_that_was_rolled_back_begins_anew(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """What it had taken, a part or all, is still in the small table, and is merged the next time: of both tables."""
+    monkeypatch.setattr(levels, "MAX_RECENT", 0)
+    runs = [_run(DAY, f"u{number}", "o") for number in range(10)]
+    settle = seen.Seen.settle
+    with opened() as store:
+        assert store._session is not None
+        db = store._session.db
+        commit(store, runs)
+        for table in ("skill_user_recent", "seen_recent"):  # in the order in which they are merged
+            with monkeypatch.context() as patch:
+                patch.setattr(seen.Seen, "settle", lambda *args: _full(settle(*args)))
+                with pytest.raises(StoreUnavailable):
+                    store.settle_seen(limit)
+            while db.execute(f"SELECT count(*) FROM {table}").fetchone() != (0,):
+                assert store.settle_seen(100), f"{table} is merged only in part"
+        check(store.path, runs)
+
+
 def test_an_old_database_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What version 4 has written, by triggers, is continued, by days before, on and after those that are there.
 
