@@ -230,6 +230,15 @@ def test_what_is_recent_is_bounded_without_rest(monkeypatch: pytest.MonkeyPatch)
         check(store.path, [run for runs in groups for run in runs])
 
 
+def test_rows_that_come_again_are_not_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who comes every day is no reason to merge."""
+    monkeypatch.setattr(levels, "MAX_RECENT", 5)
+    with opened() as store:
+        for day in range(10):
+            assert not store.settle_seen(100)
+            commit(store, [_run(DAY + day, "u", "o")])
+
+
 @pytest.mark.parametrize("limit", [4, 100])
 def test_a_merge_that_was_rolled_back_begins_anew(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """What it had taken, a part or all, is still in the small table, and is merged the next time: of both tables."""
