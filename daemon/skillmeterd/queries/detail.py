@@ -20,7 +20,7 @@ from .rollups import Target
 
 MAX_BINS: Final = 40
 MAX_PARTS: Final = 10
-MAX_USES: Final = 4_000  # a use is a user's on a day: they lie apart, and are read in about 20 ms
+MAX_USES: Final = 3_000  # a use is a user's on a day: they lie apart, and are read in about 15 ms
 _NEVER: Final = 2**31  # a day after all others
 
 
