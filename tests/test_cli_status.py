@@ -155,6 +155,20 @@ def test_status_of_a_daemon_that_cannot_see_its_spool(tmp_path: Path):
         assert daemon.log().count("cannot look for orphans") == 1
 
 
+def test_status_of_a_daemon_that_cannot_see_its_quarantine(tmp_path: Path):
+    """What was set aside is not known, and why; the journals in the spool are shown all the same. It exits 1."""
+    with DaemonProcess(tmp_path) as daemon:
+        quarantine = daemon.spool_dir / "quarantine"
+        quarantine.symlink_to(quarantine)
+        screen = skillmeter("status", env=daemon.env)
+        assert (screen.returncode, screen.stderr) == (1, "")
+        assert "0 journals" in screen.stdout
+        assert "cannot be read: [Errno 40] Too many levels of symbolic links" in screen.stdout
+        spool = json.loads(skillmeter("status", "--json", env=daemon.env).stdout)["spool"]
+        assert (spool["journals"], spool["bytes"], spool["quarantined"]) == (0, 0, None)
+        assert str(quarantine) in spool["problem"]
+
+
 def test_status_of_a_daemon_whose_database_is_gone(tmp_path: Path):
     """The ledger cannot be read: it says so, shows everything else, and exits 1; the API's ledger is 503."""
     with DaemonProcess(tmp_path, env={"PROMETHEUS_ENABLED": "true", "PROMETHEUS_PORT": "0"}) as daemon:

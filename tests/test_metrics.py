@@ -1,5 +1,6 @@
 """The metrics: what a scrape shows is what SQLite holds at one commit, whatever the ids, the labels and the budget."""
 
+import os
 import random
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -310,6 +311,20 @@ def test_the_daemon_s_own_numbers_are_there(daemon: Daemon) -> None:
     assert page["skillmeter_sink_exports_total"] == {labels(sink="prometheus"): 2}
     daemon.vitals.store_problem = "the disk is full"
     assert daemon.page()["skillmeter_ready"] == {frozenset(): 0}
+
+
+def test_what_cannot_be_looked_at_hides_nothing_else(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarantine that may not be listed has no number; the journals beside it have theirs."""
+    Path(daemon.settings.spool_dir, "quarantine").mkdir(parents=True)
+    assert daemon.page()["skillmeter_quarantined_files"] == {frozenset(): 0}
+
+    def denied(path: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", denied)
+    page = daemon.page()
+    assert page["skillmeter_spool_journals"] == {frozenset(): 0}
+    assert "skillmeter_quarantined_files" not in page
 
 
 def test_a_database_that_cannot_be_read_makes_the_sink_unhealthy(tmp_path: Path) -> None:

@@ -27,11 +27,15 @@ def status(settings: DaemonSettings, vitals: Vitals) -> dict[str, Any]:
             "path": str(settings.db_path),
             **_look(lambda: database(settings.db_path), {"bytes": None, "wal_bytes": None}),
         },
-        "spool": {
-            "path": settings.spool_dir,
-            **_look(lambda: spool(Path(settings.spool_dir)), {"journals": None, "bytes": None, "quarantined": None}),
-        },
+        "spool": {"path": settings.spool_dir, **_spool_and_quarantine(Path(settings.spool_dir))},
     }
+
+
+def _spool_and_quarantine(folder: Path) -> dict[str, Any]:
+    """Both as far as they can be read: the quarantine is closed to more users than the spool."""
+    waiting = _look(lambda: spool(folder), {"journals": None, "bytes": None})
+    aside = _look(lambda: quarantine(folder), {"quarantined": None})
+    return {**waiting, **aside, "problem": waiting["problem"] or aside["problem"]}
 
 
 def _look(look: Callable[[], dict[str, Any]], unknown: dict[str, Any]) -> dict[str, Any]:
@@ -63,7 +67,7 @@ def ledger(db: sqlite3.Connection) -> dict[str, Any]:
 
 
 def spool(folder: Path) -> dict[str, int]:
-    """How many journals and bytes are in the spool, and what was set aside."""
+    """How many journals and bytes are in the spool. Raises OSError."""
     journals = size = 0
     with contextlib.suppress(FileNotFoundError):
         for entry in os.scandir(folder):
@@ -71,9 +75,14 @@ def spool(folder: Path) -> dict[str, int]:
                 if entry.name.endswith((".journal", ".seg")) and entry.is_file(follow_symlinks=False):
                     journals += entry.name.endswith(".journal")
                     size += entry.stat(follow_symlinks=False).st_blocks * 512
-    quarantine = folder / "quarantine"
-    set_aside = len(os.listdir(quarantine)) if quarantine.is_dir() else 0
-    return {"journals": journals, "bytes": size, "quarantined": set_aside}
+    return {"journals": journals, "bytes": size}
+
+
+def quarantine(folder: Path) -> dict[str, int]:
+    """How many files of a spool were set aside. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        return {"quarantined": len(os.listdir(folder / "quarantine"))}
+    return {"quarantined": 0}
 
 
 def database(path: Path) -> dict[str, int]:

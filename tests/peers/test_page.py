@@ -581,6 +581,15 @@ class TestStates:
         expect(page.get_by_role("alert")).to_contain_text("The database is locked. “skillmeter doctor” says what to do")
         page.close()
 
+    def test_a_quarantine_that_cannot_be_seen(self, fresh: DaemonProcess, page: Page) -> None:
+        """It says why, and shows the journals beside it."""
+        quarantine = fresh.spool_dir / "quarantine"
+        quarantine.symlink_to(quarantine)
+        page.goto(url(fresh))
+        facts = page.locator(".card", has_text="In quarantine")
+        expect(facts).to_contain_text("Journals0")
+        expect(facts).to_contain_text("In quarantinecannot be read: [Errno 40]")
+
     def test_it_asks_for_the_token(self, browser: Browser, tmp_path: Path) -> None:
         """Off loopback it shows nothing before the right token was given, which it keeps out of the address."""
         page = browser.new_page()  # the console tells of the 401s

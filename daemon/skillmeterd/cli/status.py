@@ -69,10 +69,10 @@ def _files(database: dict[str, Any], spool: dict[str, Any]) -> list[tuple[str, s
     else:
         lines = [("database", f"{database['path']}, {_size(database['bytes'])}")]
         lines.append(("write-ahead log", _size(database["wal_bytes"])))
-    if spool["problem"]:
+    if spool["journals"] is None:
         return [*lines, ("spool", f"{spool['path']}, {spool['problem']}")]
     lines.append(("spool", f"{spool['journals']:,} journals, {_size(spool['bytes'])}"))
-    return [*lines, ("set aside", f"{spool['quarantined']:,} in quarantine")]
+    return [*lines, ("set aside", spool["problem"] or f"{spool['quarantined']:,} in quarantine")]
 
 
 def _sinks(answer: dict[str, Any]) -> list[tuple[str, Any]]:

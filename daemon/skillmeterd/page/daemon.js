@@ -32,8 +32,8 @@ export class Daemon {
       ["Running for", duration((Date.now() - status.vitals.started_ns / NS_IN_MS) / 1000)],
       ["Last commit", status.vitals.last_commit_ns ? ago(status.vitals.last_commit_ns / NS_IN_MS) : "none since its start"],
       ["Database", status.database.problem || bytes(status.database.bytes + status.database.wal_bytes)],
-      ["Journals", status.spool.problem || (status.spool.journals ? `${count(status.spool.journals)}, ${bytes(status.spool.bytes)}` : "0")],
-      ["In quarantine", count(status.spool.quarantined)],
+      ["Journals", journalsOf(status.spool)],
+      ["In quarantine", quarantineOf(status.spool)],
     ]);
   }
 
@@ -50,6 +50,8 @@ export class Daemon {
   }
 }
 
+const journalsOf = (spool) => (spool.journals == null ? spool.problem : spool.journals ? `${count(spool.journals)}, ${bytes(spool.bytes)}` : "0");
+const quarantineOf = (spool) => (spool.quarantined == null ? spool.problem : count(spool.quarantined));
 const list = () => h("dl", { class: "facts" });
 
 /** Names and values. */

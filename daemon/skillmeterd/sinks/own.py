@@ -76,8 +76,10 @@ def _files(settings: DaemonSettings, vitals: Vitals) -> list[Family]:
         families += [
             _gauge("spool_journals", "Journals in the spool.", spool["journals"]),
             _gauge("spool_bytes", "Disk space that journals take: what clients still keep.", spool["bytes"]),
-            _gauge("quarantined_files", "Files set aside in the spool's quarantine.", spool["quarantined"]),
         ]
+    with contextlib.suppress(OSError):
+        aside = report.quarantine(Path(settings.spool_dir))["quarantined"]
+        families.append(_gauge("quarantined_files", "Files set aside in the spool's quarantine.", aside))
     with contextlib.suppress(OSError):
         database = report.database(settings.db_path)
         families += [
