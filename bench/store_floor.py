@@ -17,7 +17,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from skillmeter.events import encode_execution, event_decoder
+import msgspec
+
+from skillmeter.events import Execution, encode_execution
 from skillmeterd.store import Chunk, Store
 
 PRODUCERS = 8
@@ -86,9 +88,10 @@ def _groups(args: argparse.Namespace) -> Iterator[list[Chunk]]:
 
 def _rows(chunks: list[Chunk]) -> list[tuple[float, ...]]:
     """The rows the store would write, with numbers for names."""
+    decode = msgspec.msgpack.Decoder(Execution).decode
     rows: list[tuple[float, ...]] = []
     for number, chunk in enumerate(chunks):
-        for offset, event in zip(chunk.offsets, map(event_decoder.decode, chunk.payloads), strict=True):
+        for offset, event in zip(chunk.offsets, map(decode, chunk.payloads), strict=True):
             pair = hash((event.skill_id, event.org_id)) % 100
             user = hash(event.user_id) % 200
             rows.append((event.recorded_at_ns, pair, user, number, offset, int(event.success), event.latency_ms))
