@@ -1,10 +1,12 @@
 """The reader: its errors, and that what is remembered of days that are over takes a bounded part of the memory."""
 
+import sqlite3
 import tracemalloc
 
 import pytest
 
 from skillmeter.results import Result
+from skillmeterd.errors import StoreUnavailable
 from skillmeterd.queries import reader
 from skillmeterd.queries.reader import Memo, bytes_of
 from skillmeterd.queries.rollups import UnknownSkill
@@ -32,6 +34,30 @@ def test_what_was_asked_wrongly_is_told_as_it_is() -> None:
     with recorded([run("a")]) as record, pytest.raises(UnknownSkill) as caught:
         record.ask("usage", {"skill_id": "b"})
     assert caught.value.__cause__ is None
+
+
+def test_a_wrong_question_costs_no_connection() -> None:
+    """The next one is asked over the same connection, at a later moment: the old one does not go on."""
+    with recorded([run("a")]) as record:
+        with record.queries.reader.snapshot() as at:
+            first = at.db
+        with pytest.raises(UnknownSkill):
+            record.ask("usage", {"skill_id": "b"})
+        assert not first.in_transaction
+        record.commit([run("b")])
+        with record.queries.reader.snapshot() as at:
+            assert at.db is first
+        assert record.ask("usage", {"skill_id": "b"}).execution_count == 1
+
+
+def test_what_fails_ends_its_connection() -> None:
+    """Nobody knows in what state a fault of SQLite, or of ours, has left it: the next question has another."""
+    with recorded([run("a")]) as record:
+        for fault in (sqlite3.OperationalError("disk I/O error"), KeyError("a fault of ours")):
+            with pytest.raises((StoreUnavailable, KeyError)), record.queries.reader.snapshot() as at:
+                raise fault
+            with record.queries.reader.snapshot() as later:
+                assert later.db is not at.db
 
 
 def test_old_values_give_way(monkeypatch: pytest.MonkeyPatch) -> None:

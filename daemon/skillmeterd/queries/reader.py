@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from skillmeter.errors import QueryError
+
 from .. import migrations
 from ..database import limited, open_reader, unavailable
 from ..errors import DaemonError, StoreUnavailable, TookTooLong
@@ -141,12 +143,12 @@ class Reader:
         db = None
         try:
             db, memo = self._take()
-            with limited(db, ANSWER_S):
-                db.execute("BEGIN")
+            with limited(db, ANSWER_S), _moment(db):
                 yield Snapshot(db, self._path, self._clock_ns(), memo)
-                db.execute("ROLLBACK")  # or the WAL could not be taken back behind this moment
         except BaseException as error:
-            if db is not None:
+            if db is not None and isinstance(error, QueryError):  # the question is wrong, and the connection is not
+                self._give_back(db, memo)
+            elif db is not None:
                 db.close()
             meaning = self._meaning(error)
             if meaning is None:
@@ -195,6 +197,21 @@ class Reader:
         if isinstance(error, OSError):
             return StoreUnavailable(f"the database {self._path} failed: {error.strerror}", "check its folder")
         return None
+
+
+@contextmanager
+def _moment(db: sqlite3.Connection) -> Iterator[None]:
+    """One moment of the database in the block, and no longer, or the WAL could not be taken back behind it.
+
+    After an error other than QueryError, nobody knows the connection's state: it has to be closed.
+    """
+    db.execute("BEGIN")
+    try:
+        yield
+    except QueryError:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("ROLLBACK")
 
 
 def _stat(path: Path) -> os.stat_result:
