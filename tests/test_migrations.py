@@ -33,6 +33,23 @@ def test_a_database_of_this_version_is_not_touched(db: sqlite3.Connection) -> No
     assert db.total_changes == changes
 
 
+def test_an_upgrade_is_said_before_it_takes_its_time(
+    db: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, with both versions; neither a new database nor one of this version is worth a line."""
+    caplog.set_level("INFO")
+    migrate(db, 1)
+    migrate(db, 1)
+    assert not caplog.records
+    before = latest()
+    more = [(before + number, f"CREATE TABLE more_{number} (a);") for number in (1, 2)]
+    scripts = [*migrations._scripts(), *more]
+    monkeypatch.setattr(migrations, "_scripts", lambda: scripts)
+    migrate(db, 1)
+    (record,) = caplog.records
+    assert (vars(record)["version"], vars(record)["to"]) == (before, before + 2)
+
+
 def test_the_numbers_of_the_files_have_no_gap() -> None:
     """Their order is the order of their numbers."""
     assert [number for number, _ in migrations._scripts()] == list(range(1, latest() + 1))

@@ -39,6 +39,8 @@ def environment(manager: socket.socket, **more: str) -> dict[str, str]:
 def test_each_message_is_what_sd_notify_documents(manager):
     """READY, WATCHDOG, RELOADING with the monotonic time, READY again, STOPPING; the status on one line."""
     notifier = Notifier(environment(manager))
+    notifier.starting("not yet")
+    assert told(manager) == ["STATUS=not yet"]
     notifier.ready("two\nlines")
     assert told(manager) == ["READY=1", "STATUS=two lines"]
     notifier.beat(lambda: "at work")
@@ -97,9 +99,10 @@ def test_a_manager_that_is_absent_or_gone_stops_nobody(tmp_path):
 
 
 def test_a_daemon_tells_its_life(tmp_path, manager):
-    """READY when it serves, beats from its loop, RELOADING and READY around SIGHUP, STOPPING on SIGTERM."""
+    """Its status, READY when it serves, beats from its loop, RELOADING and READY around SIGHUP, STOPPING on SIGTERM."""
     env = environment(manager, WATCHDOG_USEC="150000")
     with DaemonProcess(tmp_path, env=env) as daemon:
+        assert told(manager)[0].startswith("STATUS=opening the database")
         assert told(manager)[0] == "READY=1"
         run_client("record('one'); assert client.flush(30)", daemon.env)
         wait_until(lambda: told(manager)[-1].startswith("STATUS=serving; 1 events"))

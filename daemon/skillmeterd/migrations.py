@@ -4,12 +4,15 @@ The connection has the functions counts_add and counts_of from then on: what wri
 """
 
 import functools
+import logging
 import sqlite3
 from importlib import resources
 from typing import Final
 
 from . import counts
 from .errors import ForeignDatabase, SchemaTooNew
+
+log = logging.getLogger(__name__)
 
 APPLICATION_ID: Final = 0x534B4D31  # "SKM1", set by the first migration
 
@@ -44,6 +47,8 @@ def migrate(db: sqlite3.Connection, now_ns: int) -> None:
     db.create_function("counts_add", 2, counts.add_encoded, deterministic=True)
     db.create_function("counts_of", 2, counts.encode_one, deterministic=True)
     current = version(db)
+    if 0 < current < latest():  # said before, as it takes minutes for a large one, in which nothing else is heard
+        log.info("bringing the database up to date", extra={"version": current, "to": latest()})
     for number, sql in _scripts():
         if number > current:
             _apply(db, number, sql, now_ns)

@@ -29,6 +29,10 @@ class Notifier:
         """Whether there is a service manager."""
         return bool(self._address)
 
+    def starting(self, status: str) -> None:
+        """The daemon does not serve yet, and what it does instead."""
+        self._send(f"STATUS={status}")
+
     def ready(self, status: str) -> None:
         """The daemon serves."""
         self._send("READY=1", f"STATUS={status}")

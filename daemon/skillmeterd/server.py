@@ -107,6 +107,7 @@ class Server:
         settings = self.settings
         _raise_descriptor_limit()
         self._instance.claim_all(settings)
+        self.notifier.starting("opening the database, and bringing it up to date after an upgrade")
         started.callback(self._instance.release)
         self._store = Store(settings.db_path)
         started.callback(self._store.close)

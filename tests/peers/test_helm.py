@@ -107,6 +107,7 @@ WRONG: Final[list[tuple[str, Values]]] = [
     ("/user/id", {"daemon": {"user": {"id": 0}}}),
     ("/user/group", {"daemon": {"user": {"group": 0}}}),
     ("/probes/startup", {"daemon": {"probes": {"startup": "yes"}}}),
+    ("/probes/startupSeconds", {"daemon": {"probes": {"startupSeconds": 0}}}),
     ("/drainSeconds", {"daemon": {"drainSeconds": 1}}),
     ("/extraEnv/0/name", {"daemon": {"extraEnv": [{"name": "OTLP_TOKEN", "value": "s3cret"}]}}),
     ("/workload/kind", {"workload": {"kind": "Pod"}}),
@@ -304,6 +305,20 @@ def test_probes_ask_the_port_that_is_served() -> None:
     assert str(sidecar["ports"][0]["containerPort"]) == env_of(sidecar)["PROMETHEUS_PORT"]
     assert [get["path"] for get in asked.values()] == ["/healthz", "/healthz", "/readyz"]
     assert "readinessProbe" not in sidecar_of(pod_of(render(values())))
+
+
+def test_no_probe_ends_a_long_start() -> None:
+    """To bring a large database up to date may take an hour, or as long as is said, with a startup probe or without."""
+    sidecar = sidecar_of(pod_of(render(values())))
+    startup = sidecar["startupProbe"]  # while it has not succeeded, the kubelet does not ask whether the daemon lives
+    assert startup["periodSeconds"] * startup["failureThreshold"] == 3600
+    assert "initialDelaySeconds" not in sidecar["livenessProbe"]
+    longer = {"startupSeconds": 86400}
+    startup = sidecar_of(pod_of(render(values(daemon={"probes": longer}))))["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] == 86400
+    sidecar = sidecar_of(pod_of(render(values(daemon={"probes": {**longer, "startup": False}}))))
+    assert "startupProbe" not in sidecar
+    assert sidecar["livenessProbe"]["initialDelaySeconds"] == 86400
 
 
 def test_the_pods_own_word_stands() -> None:

@@ -144,6 +144,12 @@ def test_it_is_started_and_says_so(service):
     )
 
 
+def test_a_start_may_take_its_time(service):
+    """To bring a large database up to date takes what it takes: ended, it would begin anew. Later a hang is ended."""
+    assert service.show("TimeoutStartUSec") == "infinity"
+    assert service.show("WatchdogUSec") == "1min"
+
+
 def test_systemd_finds_no_fault_in_the_units(service):
     """`systemd-analyze verify`, for which an unknown key is a fault, for every unit and with every drop-in."""
     service.host.sh(f"install -D -m 644 -t {DROP_INS} systemd/drop-ins/*.conf")

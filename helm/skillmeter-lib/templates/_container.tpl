@@ -66,11 +66,11 @@ seccompProfile:
 
 {{- define "skillmeter-lib.probes" -}}
 {{- if .values.probes.startup -}}
-startupProbe: # two minutes, which recovering a database after a crash may take
+startupProbe: # the daemon listens when its database is up to date
   httpGet: {path: /healthz, port: skillmeter}
   periodSeconds: 1
   timeoutSeconds: 2
-  failureThreshold: 120
+  failureThreshold: {{ int64 .values.probes.startupSeconds }}
 {{ end -}}
 {{- if .values.probes.readiness -}}
 readinessProbe:
@@ -80,8 +80,11 @@ readinessProbe:
   failureThreshold: 3
 {{ end -}}
 {{- if .values.probes.liveness -}}
-livenessProbe:
+livenessProbe: # begins when the startup probe has succeeded
   httpGet: {path: /healthz, port: skillmeter}
+{{- if not .values.probes.startup }}
+  initialDelaySeconds: {{ int64 .values.probes.startupSeconds }}
+{{- end }}
   periodSeconds: 20
   timeoutSeconds: 5
   failureThreshold: 6
