@@ -27,7 +27,7 @@ import msgspec
 from skillmeter.errors import QueryError
 from skillmeterd.queries import Queries
 from skillmeterd.queries.params import METRICS, PERIODS
-from skillmeterd.retention import SEEN
+from skillmeterd.retention import RECENT
 from skillmeterd.rows import DAY_NS
 from skillmeterd.store import Chunk, Store
 
@@ -124,7 +124,7 @@ def _compare(
 def _record(store: Store, chunk: Chunk) -> None:
     """Commit, and put in order at once what the daemon would in the time to come."""
     store.commit([chunk])
-    while store.settle_seen(SEEN):
+    while store.settle(RECENT):
         pass
 
 

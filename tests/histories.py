@@ -94,11 +94,13 @@ class Record:
         self.kept = min(self.kept, len(left) - left.index(True) if True in left else 0)
 
     def settle(self, rows: int) -> None:
-        """Merge some of who was seen when, as the daemon does once there is much of it."""
+        """Merge some of what is recent, as the daemon does once there is much of it."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(levels, "MAX_RECENT", 0)
-            for _ in range(3):  # of two tables
-                self.store.settle_seen(rows)
+            patch.setattr(levels, "MAX_RECENT_BYTES", 0)
+            patch.setattr(levels, "COUNTS_COST", 1)
+            for _ in range(6):  # of five tables
+                self.store.settle(rows)
 
     def close(self) -> None:
         """Idempotent."""

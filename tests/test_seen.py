@@ -76,21 +76,19 @@ def check(path: Path, events: Sequence[Execution]) -> None:
                 found[*place, users[user]] = day
         assert found == {key: day for key, day in last.items() if key[0] in (1, 3)}
         both = [row for table in ("skill_user", "skill_user_recent") for row in db.execute(f"SELECT * FROM {table}")]
-        named = [
-            ((2, skills[skill]) if org == seen.ANY_ORG else (3, skills[skill], orgs.get(org))) + (users[user],)
-            for skill, org, user in both
-        ]
-        assert sorted(named, key=str) == sorted((key for key in last if key[0] in (2, 3)), key=str)
+        named = [(3, skills[skill], orgs.get(org), users[user]) for skill, org, user in both]
+        assert sorted(named, key=str) == sorted((key for key in last if key[0] == 3), key=str)
 
         def name(scope: int, no: int) -> tuple[object, ...]:
             return (scope, *((), (orgs.get(no),), (skills.get(no),), pairs.get(no, ()))[scope])
 
-        counted = {
-            (*name(scope, no), day): users_of_day
-            for scope, no, encoded in db.execute("SELECT * FROM last_seen")
-            for day, users_of_day in counts.decode(encoded).items()
-        }
-        assert counted == Counter((*key[:-1], day) for key, day in last.items())
+        counted: Counter[tuple[object, ...]] = Counter()
+        for table in ("last_seen", "last_seen_recent"):
+            for scope, no, encoded in db.execute(f"SELECT * FROM {table}"):
+                counted.update({(*name(scope, no), day): change for day, change in counts.decode(encoded).items()})
+        assert {key: count for key, count in counted.items() if count} == Counter(
+            (*key[:-1], day) for key, day in last.items()
+        )
         daily = db.execute("SELECT day, skill_no, users FROM skill_daily WHERE users")
         assert {(day, skills[no]): n for day, no, n in daily} == {key: len(who) for key, who in of_day.items()}
 
@@ -102,10 +100,11 @@ steps = st.lists(st.integers(1, 9), max_size=3)
     st.lists(st.tuples(group, steps), max_size=6),
     st.sampled_from([0, 5, 1000]),
     st.sampled_from([0, 4, 1000]),
+    st.sampled_from([0, 20, 1000]),
     st.sampled_from([0, 3, 1000]),
 )
 def test_users_are_counted_exactly(
-    history: list[tuple[list[Execution], list[int]]], remembered: int, recent: int, few: int
+    history: list[tuple[list[Execution], list[int]]], remembered: int, recent: int, recent_bytes: int, few: int
 ) -> None:
     """Late days, several orgs, absent users; with much, little and nothing remembered from one group to the next.
 
@@ -114,11 +113,12 @@ def test_users_are_counted_exactly(
     with pytest.MonkeyPatch.context() as patch, opened() as store:
         patch.setattr(seen, "MAX_REMEMBERED", remembered)
         patch.setattr(levels, "MAX_RECENT", recent)
+        patch.setattr(levels, "MAX_RECENT_BYTES", recent_bytes)
         patch.setattr(seen, "FEW", few)
         for runs, rows in history:
             commit(store, runs)
             for limit in rows:
-                store.settle_seen(limit)
+                store.settle(limit)
         check(store.path, [run for runs, _ in history for run in runs])
 
 
@@ -203,8 +203,8 @@ def test_a_late_event_counts_no_user_again(monkeypatch: pytest.MonkeyPatch, few:
     runs = [_run(DAY - 1, "u", "o"), _run(DAY, "u", "p"), _run(DAY - 1, "u", "q"), _run(DAY - 1, "v", "q")]
     with opened() as store:
         for run in runs:
-            store.settle_seen(1000)
-            store.settle_seen(1000)
+            store.settle(1000)
+            store.settle(1000)
             commit(store, [run])
         check(store.path, runs)
 
@@ -221,7 +221,7 @@ def test_what_is_recent_is_bounded_without_rest(monkeypatch: pytest.MonkeyPatch)
         assert store._session is not None
         groups = [[_run(DAY, f"{group} {user}", "o") for user in range(20)] for group in range(30)]
         for runs in groups:
-            store.settle_seen(1)
+            store.settle(1)
             commit(store, runs)
             for table in ("seen_recent", "skill_user_recent"):
                 (rows,) = store._session.db.execute(f"SELECT count(*) FROM {table}").fetchone()
@@ -235,27 +235,29 @@ def test_rows_that_come_again_are_not_more_rows(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(levels, "MAX_RECENT", 5)
     with opened() as store:
         for day in range(10):
-            assert not store.settle_seen(100)
+            assert not store.settle(100)
             commit(store, [_run(DAY + day, "u", "o")])
 
 
 @pytest.mark.parametrize("limit", [4, 100])
 def test_a_merge_that_was_rolled_back_begins_anew(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    """What it had taken, a part or all, is still in the small table, and is merged the next time: of both tables."""
+    """What it had taken, a part or all, is still in the small table, and is merged the next time: of all tables."""
     monkeypatch.setattr(levels, "MAX_RECENT", 0)
+    monkeypatch.setattr(levels, "MAX_RECENT_BYTES", 0)
+    monkeypatch.setattr(levels, "COUNTS_COST", 2)
     runs = [_run(DAY, f"u{number}", "o") for number in range(10)]
     settle = seen.Seen.settle
     with opened() as store:
         assert store._session is not None
         db = store._session.db
         commit(store, runs)
-        for table in ("skill_user_recent", "seen_recent"):  # in the order in which they are merged
+        for table in ("skill_user_recent", "seen_recent", "last_seen_recent"):  # in the order in which they are merged
             with monkeypatch.context() as patch:
                 patch.setattr(seen.Seen, "settle", lambda *args: _full(settle(*args)))
                 with pytest.raises(StoreUnavailable):
-                    store.settle_seen(limit)
+                    store.settle(limit)
             while db.execute(f"SELECT count(*) FROM {table}").fetchone() != (0,):
-                assert store.settle_seen(100), f"{table} is merged only in part"
+                assert store.settle(100), f"{table} is merged only in part"
         check(store.path, runs)
 
 
@@ -303,9 +305,14 @@ def test_merging_what_is_recent_changes_no_answer(history: list[list[Execution]]
     questions: list[tuple[str, dict[str, object]]] = [
         (method, {**who, "org_id": org})
         for org in (None, "o", "p")
-        for method, whos in (("adoption", ({"skill_id": "a"},)), ("recommend", ({"user_id": "u"}, {"user_id": "w"})))
+        for method, whos in (
+            ("adoption", ({"skill_id": "a"},)),
+            ("recommend", ({"user_id": "u"}, {"user_id": "w"})),
+            ("leaderboard", ({"metric": "adoption"}, {"metric": "performance"})),
+        )
         for who in whos
     ]
+    questions.append(("metrics", {"skill_id": "a"}))
 
     def answers(store: Store) -> list[object]:
         with closing(Queries(store.path, clock_ns=lambda: DAY * DAY_NS + 1)) as queries:
@@ -313,16 +320,18 @@ def test_merging_what_is_recent_changes_no_answer(history: list[list[Execution]]
 
     with pytest.MonkeyPatch.context() as patch, opened() as merged, opened() as plain:
         patch.setattr(levels, "MAX_RECENT", 0)
+        patch.setattr(levels, "MAX_RECENT_BYTES", 0)
         for runs in history:
             commit(plain, runs)
             commit(merged, runs)
             for limit in limits:
-                merged.settle_seen(limit)
+                merged.settle(limit)
                 assert answers(merged) == answers(plain)
-        while merged.settle_seen(100):
+        while merged.settle(100):
             pass
         assert merged._session is not None
-        assert merged._session.db.execute("SELECT count(*) FROM seen_recent").fetchone() == (0,)
+        for table in ("seen", "skill_user", "last_seen", "pair_sketch", "skill_sketch"):
+            assert merged._session.db.execute(f"SELECT count(*) FROM {table}_recent").fetchone() == (0,)
         assert answers(merged) == answers(plain)
 
 
@@ -336,7 +345,7 @@ def _answer(queries: Queries, method: str, params: dict[str, object]) -> object:
 def test_the_daemon_merges_what_is_recent_between_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step at a time, and only once it has grown."""
     monkeypatch.setattr(levels, "MAX_RECENT", 5)
-    monkeypatch.setattr(retention, "SEEN", 4)
+    monkeypatch.setattr(retention, "RECENT", 4)
     with closing(Store.open(tmp_path / "a.db", clock_ns=lambda: DAY * DAY_NS)) as store:
         assert store._session is not None
         turns = Retention(store, 0, lambda: DAY * DAY_NS)
@@ -348,4 +357,21 @@ def test_the_daemon_merges_what_is_recent_between_groups(tmp_path: Path, monkeyp
             while turns.step():
                 steps += 1
             left.append((steps, store._session.db.execute("SELECT count(*) FROM seen_recent").fetchone()[0]))
-        assert left == [(0, 2), (0, 4), (4, 0)]  # of both tables
+        assert left == [(0, 2), (0, 4), (2, 0)]
+
+
+def test_the_daemon_merges_counts_between_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once they have grown, and fewer of them in a step, as each takes longer than a row without."""
+    monkeypatch.setattr(levels, "MAX_RECENT_BYTES", 40)
+    monkeypatch.setattr(retention, "RECENT", levels.COUNTS_COST)
+    with closing(Store.open(tmp_path / "a.db", clock_ns=lambda: DAY * DAY_NS)) as store:
+        assert store._session is not None
+        turns = Retention(store, 0, lambda: DAY * DAY_NS)
+        left = []
+        for user in ("u", "v"):  # a count has five bytes, in each of four scopes
+            commit(store, [Execution(DAY * DAY_NS, "a", user, None, True, 1.0)])
+            steps = 0
+            while turns.step():
+                steps += 1
+            left.append((steps, store._session.db.execute("SELECT count(*) FROM last_seen_recent").fetchone()[0]))
+        assert left == [(0, 4), (5, 0)]

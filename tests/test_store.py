@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from skillmeter.events import Execution, Health, Rating, encode_execution, encode_health, encode_rating
 from skillmeter.records import LEDGER
-from skillmeterd import accounts, tables
+from skillmeterd import accounts, levels, tables
 from skillmeterd.database import open_reader
 from skillmeterd.errors import ForeignDatabase, SchemaTooNew, StaleChunks, StoreReplaced, StoreUnavailable
 from skillmeterd.migrations import latest
@@ -178,18 +178,27 @@ histories = st.lists(st.lists(events, max_size=12), max_size=4)
 
 
 @settings(max_examples=60)
-@given(histories)
-def test_every_rollup_is_what_the_events_sum_up_to(history: list[list[Execution | Rating | Health]]) -> None:
-    """Per day and user, per day, in all, and as the public views show it - however the events were grouped."""
+@given(histories, st.sampled_from([0, 20, 1000]), st.integers(0, 2))
+def test_every_rollup_is_what_the_events_sum_up_to(
+    history: list[list[Execution | Rating | Health]], recent_bytes: int, steps: int
+) -> None:
+    """Per day and user, per day, in all, and as the public views show it - however the events were grouped.
+
+    Between two groups, sketches that are recent are merged: not at all, in part, or all of them.
+    """
     with (
+        pytest.MonkeyPatch.context() as patch,
         tempfile.TemporaryDirectory() as folder,
         closing(Store.open(Path(folder) / "analytics.db", clock_ns=Clock())) as store,
     ):
+        patch.setattr(levels, "MAX_RECENT_BYTES", recent_bytes)
         start = 0
         for group in history:
             payloads = [msgspec.msgpack.encode(event) for event in group]
             store.commit([chunk(*payloads, start=start)])
             start += 100 * len(payloads)
+            for _ in range(5 * steps):
+                store.settle(1)
         _check_executions(store, [e for group in history for e in group if isinstance(e, Execution)])
         _check_ratings(store, [e for group in history for e in group if isinstance(e, Rating)])
         _check_health(store, [e for group in history for e in group if isinstance(e, Health)])
@@ -211,10 +220,10 @@ def _check_executions(store: Store, executions: list[Execution]) -> None:
     assert {row[:1]: row[1:] for row in metrics} == {
         key: (*_public_sums(cell), max(e.recorded_at_ns for e in cell)) for key, cell in by_skill.items()
     }
-    columns = "executions, successes, latency_min, latency_max, {first}, {last}, latency_sum, sketch"
+    columns = "executions, successes, latency_min, latency_max, {first}, {last}, latency_sum"
     daily = rows(
         store,
-        f"SELECT day, skill_id, org_id, {columns.format(first='first_ns', last='last_ns')} "
+        f"SELECT day, skill_id, org_id, {columns.format(first='first_ns', last='last_ns')}, sketch "
         "FROM pair_daily JOIN pair ON pair.id = pair_id WHERE executions > 0",
     )
     _check_series({row[:3]: row[3:] for row in daily}, by_day)
@@ -224,11 +233,26 @@ def _check_executions(store: Store, executions: list[Execution]) -> None:
         f"SELECT skill_id, org_id, {columns.format(first='first_used_ns', last='last_used_ns')}, {buckets} "
         "FROM pair_total JOIN pair ON pair.id = pair_id WHERE executions > 0",
     )
-    _check_series({row[:2]: row[2:10] for row in total}, by_pair)
+    sketches = _sketches(store, "pair", "pair_id", "skill_id, org_id", "id")
+    _check_series({row[:2]: (*row[2:9], sketches[row[:2]].encode()) for row in total}, by_pair)
     for row in total:
         latencies = [event.latency_ms for event in by_pair[row[:2]]]
         for index, bound in enumerate(BUCKETS_MS):
-            assert sum(row[10 : 11 + index]) == sum(latency <= bound for latency in latencies)
+            assert sum(row[9 : 10 + index]) == sum(latency <= bound for latency in latencies)
+
+    of_skills = _sketches(store, "skill", "skill_no", "skill_id", "no")
+    assert {key: sketch.bins for key, sketch in of_skills.items()} == {
+        key: Sketch.of(event.latency_ms for event in cell).bins for key, cell in by_skill.items()
+    }
+
+
+def _sketches(store: Store, table: str, no: str, names: str, key: str) -> dict[tuple, Sketch]:
+    """Those of all latencies, by name."""
+    found: defaultdict[tuple, Sketch] = defaultdict(Sketch)
+    for level in (f"{table}_sketch", f"{table}_sketch_recent"):
+        for *name, sketch in rows(store, f"SELECT {names}, sketch FROM {level} JOIN {table} ON {no} = {key}"):
+            found[tuple(name)].merge(Sketch.decode(sketch))
+    return found
 
 
 def _check_series(found: dict[tuple, tuple], expected: dict[tuple, list[Execution]]) -> None:

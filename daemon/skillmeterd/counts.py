@@ -48,14 +48,14 @@ def since(data: bytes, first: int) -> int:
 
 
 def add_encoded(old: bytes | None, more: bytes) -> bytes:
-    """The sum of two, encoded; `old` may be missing, `more` is a single map. In SQL it is counts_add."""
+    """The sum of two, encoded; `old` may be missing. In SQL it is counts_add."""
     if old is None:
         return more
     parts = _parts(old)
-    if len(more) <= FEW_BYTES and parts < MAX_PARTS:
+    if len(more) <= FEW_BYTES and parts < MAX_PARTS and not _parts(more):
         return _ARRAYS[parts + 1] + old[1:] + more if parts else _ARRAYS[2] + old + more
     counts = decode(old)
-    add(counts, _decode_map(more))
+    add(counts, decode(more))
     return encode(counts)
 
 

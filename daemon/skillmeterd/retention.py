@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 EVENTS: Final = 4000  # deleted in one transaction: about 5 ms
 PRODUCERS: Final = 500
-SEEN: Final = 4000  # rows of who was seen when, put in order in one transaction
+RECENT: Final = 4000  # rows that were added lately, put in order in one transaction
 PAGES: Final = 256  # given back in one transaction: a MiB
 KEPT_FREE: Final = 16  # a 16th of the file may stay free: the next days' events go there
 PRODUCER_IDLE_NS: Final = 7 * DAY_NS  # a batch may still be on its way when its journal was adopted, but not so long
@@ -106,7 +106,7 @@ class Retention:
                 return True
         if self._days and self._store.delete_events(self._today() - self._days, EVENTS):
             return True
-        if self._store.settle_seen(SEEN):
+        if self._store.settle(RECENT):
             return True
         if self.may_forget and self._store.prune_producers(self._clock_ns() - PRODUCER_IDLE_NS, PRODUCERS):
             return True

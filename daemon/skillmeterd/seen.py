@@ -8,6 +8,7 @@ a group lie all over these tables, which is why they have two levels.
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 from . import counts
@@ -25,30 +26,35 @@ EVERYWHERE, IN_ORG, OF_SKILL, OF_PAIR = range(SCOPES)
 """The scopes of `last_seen`."""
 ANY_SKILL: Final = 0
 """What `seen` has in place of a skill's number."""
-ANY_ORG: Final = -1
-"""What `skill_user` has in place of an org's number."""
 
 _USER_BITS: Final = 32
-_NO_MASK: Final = (1 << _USER_BITS) - 1
-
-_USER: Final = f"user_no = json_each.value >> {_USER_BITS}"
-_NO: Final = f"(json_each.value & {_NO_MASK})"
-_LAST_DAYS: Final = (
-    f"max(last_day) FROM {{table}} WHERE {_USER} AND skill_no = {ANY_SKILL}",
-    f"last_day FROM {{table}} WHERE {_USER} AND skill_no = {ANY_SKILL} AND org_no = {_NO}",
-    f"max(last_day) FROM {{table}} WHERE {_USER} AND skill_no = {_NO}",
-    f"last_day FROM pair JOIN {{table}} USING (skill_no, org_no) WHERE pair.id = {_NO} AND {_USER}",
-)
-"""By scope: the last day of a key."""
+_NO_BITS: Final = 32
+_NO_MASK: Final = (1 << _NO_BITS) - 1
 _NEVER: Final = -1
-_LAST_DAY_OF: Final = f"""
-SELECT value, max(ifnull((SELECT {{large}}), {_NEVER}), ifnull((SELECT {{recent}}), {_NEVER})) FROM json_each(?)
+_SEVERAL: Final = 0
+
+_USER: Final = f"user_no = value >> {_USER_BITS}"
+_NO: Final = f"(value & {_NO_MASK})"
+_LAST_DAYS: Final = f"""
+SELECT value, ifnull((SELECT {{seen}}), {_NEVER}), ifnull((SELECT {{seen_recent}}), {_NEVER}) FROM json_each(?)
 """  # noqa: S608 - a number of ours
 
-_LAST_SEEN: Final = """
-INSERT INTO last_seen (scope, no, users) VALUES (?, ?, ?)
-ON CONFLICT DO UPDATE SET users = counts_add(users, excluded.users)
-"""
+
+def _last_days(of_key: str) -> str:
+    """The statement that looks up keys in both tables."""
+    return _LAST_DAYS.format(seen=of_key.format("seen"), seen_recent=of_key.format("seen_recent"))
+
+
+_IN_ANY_ORG: Final = _last_days(
+    f"max(last_day) << {_NO_BITS} | iif(min(org_no) = max(org_no), min(org_no) + 1, {_SEVERAL})"
+    f" FROM {{}} WHERE {_USER} AND skill_no = {_NO}"
+)
+"""The last day; in the lower bits 1 + the number of the org, if it is only one."""
+_IN_ONE_ORG: Final = {
+    IN_ORG: _last_days(f"last_day FROM {{}} WHERE {_USER} AND skill_no = {ANY_SKILL} AND org_no = {_NO}"),
+    OF_PAIR: _last_days(f"last_day FROM pair JOIN {{}} USING (skill_no, org_no) WHERE pair.id = {_NO} AND {_USER}"),
+}
+
 _USERS_OF_DAY: Final = """
 INSERT INTO skill_daily (day, skill_no, users) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET users = users + excluded.users
 """
@@ -94,9 +100,10 @@ class Seen:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._remembered: tuple[Days, ...] = tuple({} for _ in range(SCOPES))
-        key = ("user_no", "skill_no", "org_no")
-        self._seen = Levels(db, "seen", key, "UPDATE SET last_day = excluded.last_day", rest="last_day")
-        self._users = Levels(db, "skill_user", ("skill_no", "org_no", "user_no"), "NOTHING")
+        self._seen = Levels(db, "seen", ("user_no", "skill_no", "org_no"), rest="last_day")
+        self._users = Levels(db, "skill_user", ("skill_no", "org_no", "user_no"))
+        self._counts = Levels(db, "last_seen", ("scope", "no"), rest="users", counts=True)
+        self._levels = self._users, self._seen, self._counts
 
     def add(self, group: Iterable[Uses], numbers: Mapping[int, Numbers]) -> None:
         """Bring the tables up to date. Called before the group is in `user_daily`."""
@@ -115,19 +122,20 @@ class Seen:
             for day in sorted(by_day):  # so that the last day stays
                 for days, keys in zip(moved, by_day[day], strict=True):
                     days.update(dict.fromkeys(keys, day))
-            self._look_up(moved)
+            self._look_up(EVERYWHERE, IN_ORG, moved, _of_any_skill(moved[IN_ORG]))
+            self._look_up(OF_SKILL, OF_PAIR, moved, numbers)
             self._count_users({day: scopes[OF_SKILL] for day, scopes in by_day.items()})
-            for scope in range(SCOPES):
-                self._write(scope, moved[scope], numbers)
+            changed = [self._write(scope, moved[scope], numbers) for scope in range(SCOPES)]
+            self._counts.insert(list(chain.from_iterable(changed)))
 
     def settle(self, limit: int) -> bool:
         """Merge up to `limit` rows of a table whose recent part has grown; whether there was one."""
-        return self._users.settle(limit) or self._seen.settle(limit)
+        return any(levels.settle(limit) for levels in self._levels)
 
     def clear(self) -> None:
         """Forget all."""
-        self._users.clear()
-        self._seen.clear()
+        for levels in self._levels:
+            levels.clear()
         for days in self._remembered:
             days.clear()
 
@@ -137,14 +145,35 @@ class Seen:
             for days in self._remembered:
                 days.clear()
 
-    def _look_up(self, moved: Sequence[Days]) -> None:
-        """Remember the last days of all these keys."""
-        for days, keys, last_day in zip(self._remembered, moved, _LAST_DAYS, strict=True):
-            unknown = [key for key in keys if key not in days]  # a set less a dict would pass over all of the dict
-            if unknown:
-                large, recent = last_day.format(table="seen"), last_day.format(table="seen_recent")
-                wanted = f"[{','.join(map(str, sorted(unknown)))}]"
-                days.update(self._db.execute(_LAST_DAY_OF.format(large=large, recent=recent), (wanted,)))
+    def _look_up(self, in_any: int, in_one: int, moved: Sequence[Days], places: Mapping[int, Numbers]) -> None:
+        """Remember the last days of all keys of two scopes: in any org, and in one org.
+
+        Most users are of one org only. Then when they were last seen says when they were last seen there, too.
+        """
+        days, days_there = self._remembered[in_any], self._remembered[in_one]
+        unknown = [key for key in moved[in_any] if key not in days]  # a set less a dict would pass over all of the dict
+        only: dict[int, int] = {}  # 1 + the org's number
+        for key, large, recent in self._ask(_IN_ANY_ORG, unknown):
+            last = max(large, recent)  # of both the lower bits are set if it is _NEVER, as they are of no org
+            days[key] = last >> _NO_BITS
+            one = _NEVER in (large, recent) or not (large ^ recent) & _NO_MASK
+            only[key] = last & _NO_MASK if one else _SEVERAL
+        asked: list[int] = []
+        for key in moved[in_one]:
+            if key not in days_there:
+                no = key & _NO_MASK
+                skill, org = places[no]
+                in_any_org = key - no + skill
+                where = only.get(in_any_org, _SEVERAL)
+                if where == _SEVERAL:
+                    asked.append(key)
+                else:
+                    days_there[key] = days[in_any_org] if where == org + 1 else _NEVER
+        days_there.update((key, max(large, recent)) for key, large, recent in self._ask(_IN_ONE_ORG[in_one], asked))
+
+    def _ask(self, sql: str, keys: Sequence[int]) -> Iterable[tuple[int, int, int]]:
+        """(key, what the large table has of it, what the small one has)"""
+        return self._db.execute(sql, (f"[{','.join(map(str, sorted(keys)))}]",)) if keys else ()
 
     def _count_users(self, with_skill: Mapping[int, set[int]]) -> None:
         """A user who was last seen with the skill before this day is new on it; one who was last seen on it is not.
@@ -172,7 +201,8 @@ class Seen:
             if self._db.execute(used_on, {"day": day, "user": user, "skill": skill}).fetchone() is None:
                 yield skill
 
-    def _write(self, scope: int, moved: Days, numbers: Mapping[int, Numbers]) -> None:
+    def _write(self, scope: int, moved: Days, numbers: Mapping[int, Numbers]) -> list[tuple[int, int, bytes]]:
+        """Write the moves of a scope; returns what they change in `last_seen`."""
         before = self._remembered[scope]
         moves = [(key, day) for key, day in moved.items() if before[key] < day]
         changes: dict[int, Counts] = {}
@@ -185,16 +215,17 @@ class Seen:
             was = before[key]
             if was != _NEVER:
                 days[was] = days.get(was, 0) - 1
-        self._db.executemany(_LAST_SEEN, [(scope, no, counts.encode(days)) for no, days in sorted(changes.items())])
         if scope in (IN_ORG, OF_PAIR):
-            places = {no: numbers[no] if scope == OF_PAIR else Numbers(ANY_SKILL, no) for no in changes}
+            places = numbers if scope == OF_PAIR else _of_any_skill(moved)
             self._seen.insert(sorted([(key >> _USER_BITS, *places[key & _NO_MASK], day) for key, day in moves]))
-        if scope in (OF_SKILL, OF_PAIR):
-            new = [(key & _NO_MASK, key >> _USER_BITS) for key, _ in moves if before[key] == _NEVER]
-            of_org = numbers.__getitem__ if scope == OF_PAIR else _in_any_org
-            self._users.insert(sorted([(*of_org(no), user) for no, user in new]))
+        if scope == OF_PAIR:
+            new = [key for key, _ in moves if before[key] == _NEVER]
+            self._users.insert(sorted([(*numbers[key & _NO_MASK], key >> _USER_BITS) for key in new]))
         before.update(moves)
+        return [(scope, no, counts.encode(days)) for no, days in sorted(changes.items())]
 
 
-def _in_any_org(skill: int) -> Numbers:
-    return Numbers(skill, ANY_ORG)
+def _of_any_skill(keys: Iterable[int]) -> dict[int, Numbers]:
+    """The places of keys that have an org."""
+    orgs = {key & _NO_MASK for key in keys}
+    return {org: Numbers(ANY_SKILL, org) for org in orgs}

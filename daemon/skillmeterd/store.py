@@ -20,7 +20,18 @@ from .errors import StaleChunks, StoreReplaced, StoreUnavailable
 from .outcomes import Account, Totals
 from .rows import DAY_NS, Group
 from .seen import Seen
-from .tables import MAX_NAMES, Days, Pairs, Users, delete_events, mark_day, write_events, write_ledger, write_rollups
+from .tables import (
+    MAX_NAMES,
+    Days,
+    Pairs,
+    Sketches,
+    Users,
+    delete_events,
+    mark_day,
+    write_events,
+    write_ledger,
+    write_rollups,
+)
 
 
 @dataclass(slots=True)
@@ -139,13 +150,13 @@ class Store:
         with self._transaction() as session:
             return delete_events(session.db, before_day, limit)
 
-    def settle_seen(self, limit: int) -> bool:
-        """Put in order up to `limit` rows of who was seen when (seen.py), if many were added; whether there were any.
+    def settle(self, limit: int) -> bool:
+        """Put in order up to `limit` rows of what was added lately (levels.py), if it is much; whether it was.
 
         Raises StoreUnavailable.
         """
         with self._transaction() as session:
-            return session.seen.settle(limit)
+            return session.seen.settle(limit) or session.sketches.settle(limit)
 
     def give_back(self, max_pages: int, kept_share: int) -> int:
         """Give up to `max_pages` free pages back to the file system, if more than a `kept_share`th of the file is free.
@@ -170,7 +181,7 @@ class Store:
         last_event_id = write_events(session.db, group)
         point("store.before_rollups")
         if last_event_id:
-            write_rollups(session.db, group, session.days, session.seen, now_ns)
+            write_rollups(session.db, group, session.days, session.seen, session.sketches, now_ns)
             mark_day(session.db, now_ns // DAY_NS, last_event_id - len(group.rows) + 1)
         write_ledger(session.db, totals)
         session.accounts.save(touched.values(), last_event_id, now_ns)
@@ -250,6 +261,7 @@ class _Session:
         self.days = Days(self.db)
         self.users = Users(self.db)
         self.seen = Seen(self.db)
+        self.sketches = Sketches(self.db)
 
     def trim(self) -> None:
         self.accounts.trim()
@@ -259,7 +271,7 @@ class _Session:
                 names.clear()
 
     def clear(self) -> None:
-        for remembered in (self.accounts, self.pairs, self.days, self.users, self.seen):
+        for remembered in (self.accounts, self.pairs, self.days, self.users, self.seen, self.sketches):
             remembered.clear()
 
 

@@ -4,12 +4,13 @@ Every function here runs inside the transaction of its caller.
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import Final
 
 from .bulk import insert_many
+from .levels import Levels
 from .outcomes import Totals
 from .rows import BUCKETS_MS, DAY_NS, Group, Series, bucket_counts, rating_counts, totals
 from .seen import Numbers, Seen, Uses
@@ -59,8 +60,8 @@ WHERE id = ?
 _BUCKETS: Final = [f"le_{bound}" for bound in BUCKETS_MS]
 _PAIR_TOTAL: Final = f"""
 INSERT INTO pair_total (pair_id, created_ns, executions, successes, latency_sum, latency_min, latency_max,
-                        first_used_ns, last_used_ns, sketch, {", ".join(_BUCKETS)})
-VALUES ({", ".join("?" * (10 + len(_BUCKETS)))})
+                        first_used_ns, last_used_ns, {", ".join(_BUCKETS)})
+VALUES ({", ".join("?" * (9 + len(_BUCKETS)))})
 ON CONFLICT DO UPDATE SET
     executions = executions + excluded.executions,
     successes = successes + excluded.successes,
@@ -69,7 +70,6 @@ ON CONFLICT DO UPDATE SET
     latency_max = max(ifnull(latency_max, excluded.latency_max), excluded.latency_max),
     first_used_ns = min(ifnull(first_used_ns, excluded.first_used_ns), excluded.first_used_ns),
     last_used_ns = max(ifnull(last_used_ns, excluded.last_used_ns), excluded.last_used_ns),
-    sketch = counts_add(sketch, excluded.sketch),
     {", ".join(f"{name} = {name} + excluded.{name}" for name in _BUCKETS)}
 """  # noqa: S608 - the names are ours
 
@@ -91,22 +91,27 @@ INSERT INTO skill_health (skill_id, score, at_ns, created_ns) VALUES (?, ?, ?, ?
 ON CONFLICT DO UPDATE SET score = excluded.score, at_ns = excluded.at_ns WHERE excluded.at_ns >= at_ns
 """
 
-# A skill over all orgs: the table, its key, and the place of each key in the VALUES.
+# A skill over all orgs, on a day and ever.
 _SKILL: Final = """
-INSERT INTO {table} ({key}, executions, successes, latency_sum, latency_min, latency_max, first_ns, last_ns, sketch)
-VALUES ({places}, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO {table} ({columns}, executions, successes, latency_sum, latency_min, latency_max, first_ns, last_ns)
+VALUES ({places}, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET
+    {sketch}
     executions = executions + excluded.executions,
     successes = successes + excluded.successes,
     latency_sum = latency_sum + excluded.latency_sum,
     latency_min = min(ifnull(latency_min, excluded.latency_min), excluded.latency_min),
     latency_max = max(ifnull(latency_max, excluded.latency_max), excluded.latency_max),
     first_ns = min(ifnull(first_ns, excluded.first_ns), excluded.first_ns),
-    last_ns = max(ifnull(last_ns, excluded.last_ns), excluded.last_ns),
-    sketch = counts_add(sketch, excluded.sketch)
+    last_ns = max(ifnull(last_ns, excluded.last_ns), excluded.last_ns)
 """
-_SKILL_DAILY: Final = _SKILL.format(table="skill_daily", key="day, skill_no", places="?, ?")
-_SKILL_TOTAL: Final = _SKILL.format(table="skill_total", key="skill_no", places="?")
+_SKILL_DAILY: Final = _SKILL.format(
+    table="skill_daily",
+    columns="day, skill_no, sketch",
+    places="?, ?, ?",
+    sketch="sketch = counts_add(sketch, excluded.sketch),",
+)
+_SKILL_TOTAL: Final = _SKILL.format(table="skill_total", columns="skill_no", places="?", sketch="")
 
 _RATED_SKILL: Final = """
 INSERT INTO {table} ({key}, r1, r2, r3, r4, r5) SELECT {values}, ?, ?, ?, ?, ? FROM pair WHERE id = ?
@@ -172,6 +177,27 @@ class Users(dict[str | None, int]):
         return number
 
 
+class Sketches:
+    """The sketches of all latencies there ever were, of each pair and of each skill over all orgs.
+
+    They are tables of their own, in two levels: in the totals, which most commits touch all over, they would be most of
+    what is written. Forget all after a rollback.
+    """
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.of_pairs = Levels(db, "pair_sketch", ("pair_id",), "sketch", counts=True)
+        self.of_skills = Levels(db, "skill_sketch", ("skill_no",), "sketch", counts=True)
+
+    def settle(self, limit: int) -> bool:
+        """Merge up to `limit` rows of a table whose recent part has grown; whether there was one."""
+        return self.of_pairs.settle(limit) or self.of_skills.settle(limit)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.of_pairs.clear()
+        self.of_skills.clear()
+
+
 def write_events(db: sqlite3.Connection, group: Group) -> int:
     """Insert the group's events; returns the id of the last one, or 0 when there are none."""
     if not group.rows:
@@ -184,7 +210,9 @@ def write_events(db: sqlite3.Connection, group: Group) -> int:
     return last_id
 
 
-def write_rollups(db: sqlite3.Connection, group: Group, days: Days, seen: Seen, now_ns: int) -> None:
+def write_rollups(
+    db: sqlite3.Connection, group: Group, days: Days, seen: Seen, sketches: Sketches, now_ns: int
+) -> None:
     """Add the group to every rollup; `now_ns` is the daemon's clock."""
     series = group.series()
     days.meet({(part.day, part.pair) for part in series}.union((at // DAY_NS, pair) for pair, at, _ in group.ratings))
@@ -193,7 +221,7 @@ def write_rollups(db: sqlite3.Connection, group: Group, days: Days, seen: Seen, 
     seen.add((Uses(*key, by_user) for _, key, by_user in usage), numbers)
     usage_rows = [by_user[user] for _, _, by_user in usage for user in sorted(by_user)]
     insert_many(db, _USAGE, _USAGE_CONFLICT, _USAGE_COLUMNS, _USAGE_PER_STATEMENT, usage_rows)
-    _write_series(db, series, numbers, days, now_ns)
+    _write_series(db, series, numbers, days, sketches, now_ns)
     changed = {part.day for part in series} | {at_ns // DAY_NS for _, at_ns, _ in group.ratings}
     db.executemany(_DAY_CHANGE, [(day,) for day in changed])
     if group.ratings:
@@ -225,30 +253,39 @@ def delete_events(db: sqlite3.Connection, before_day: int, limit: int) -> int:
 
 
 def _write_series(
-    db: sqlite3.Connection, daily: Sequence[Series], numbers: Mapping[int, Numbers], days: Days, now_ns: int
+    db: sqlite3.Connection,
+    daily: Sequence[Series],
+    numbers: Mapping[int, Numbers],
+    days: Days,
+    sketches: Sketches,
+    now_ns: int,
 ) -> None:
     total = totals(daily)
     every = {id(series): series for series in chain(daily, total)}  # that of a pair with a single day is in both
-    sketches = {number: Sketch.of(series.latencies) for number, series in every.items()}
-    encoded = {number: sketch.encode() for number, sketch in sketches.items()}
+    made = {number: Sketch.of(series.latencies) for number, series in every.items()}
+    encoded = {number: sketch.encode() for number, sketch in made.items()}
     db.executemany(_PAIR_DAILY, [(*_sums(s), encoded[id(s)], now_ns, days[s.day, s.pair]) for s in daily])
-    db.executemany(
-        _PAIR_TOTAL, [(s.pair, now_ns, *_sums(s), encoded[id(s)], *bucket_counts(s.latencies)) for s in total]
-    )
-    for sql, parts, key in (
-        (_SKILL_DAILY, daily, lambda s: (s.day, numbers[s.pair].skill)),
-        (_SKILL_TOTAL, total, lambda s: (numbers[s.pair].skill,)),
-    ):
-        by_skill: dict[tuple[int, ...], list[Series]] = {}
-        for series in parts:
-            by_skill.setdefault(key(series), []).append(series)
-        db.executemany(
-            sql,
-            [
-                (*place, *_joint_sums(together), _joint_sketch([sketches[id(s)] for s in together]))
-                for place, together in sorted(by_skill.items())
-            ],
-        )
+    db.executemany(_PAIR_TOTAL, [(s.pair, now_ns, *_sums(s), *bucket_counts(s.latencies)) for s in total])
+    sketches.of_pairs.insert(sorted((s.pair, encoded[id(s)]) for s in total))
+
+    def joint(part: Sequence[Series]) -> bytes:
+        return _joint_sketch([made[id(s)] for s in part])
+
+    by_day = _by(daily, lambda s: (s.day, numbers[s.pair].skill))
+    db.executemany(_SKILL_DAILY, [(*key, joint(part), *_joint_sums(part)) for key, part in by_day])
+    by_skill = _by(total, lambda s: (numbers[s.pair].skill,))
+    db.executemany(_SKILL_TOTAL, [(*key, *_joint_sums(part)) for key, part in by_skill])
+    sketches.of_skills.insert([(*key, joint(part)) for key, part in by_skill])
+
+
+def _by(
+    parts: Iterable[Series], key: Callable[[Series], tuple[int, ...]]
+) -> list[tuple[tuple[int, ...], list[Series]]]:
+    """Those of each key together, in the order of the keys."""
+    found: dict[tuple[int, ...], list[Series]] = {}
+    for series in parts:
+        found.setdefault(key(series), []).append(series)
+    return sorted(found.items())
 
 
 def _numbers(db: sqlite3.Connection, pairs: Iterable[int]) -> dict[int, Numbers]:

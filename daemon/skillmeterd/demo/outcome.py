@@ -18,7 +18,10 @@ FROM skill_metrics
 JOIN (SELECT skill_id, count(DISTINCT user_id) AS users FROM skill_usage GROUP BY skill_id) USING (skill_id)
 ORDER BY execution_count DESC, skill_id
 """
-_SKETCHES = "SELECT skill_id, sketch FROM pair_total JOIN pair ON pair.id = pair_id WHERE sketch IS NOT NULL"
+_SKETCHES = """
+SELECT skill_id, sketch
+FROM (SELECT * FROM skill_sketch UNION ALL SELECT * FROM skill_sketch_recent) JOIN skill ON no = skill_no
+"""
 _EVENTS = "SELECT skill_id, count(*) FROM events GROUP BY skill_id"
 _DISTINCT = "SELECT count(DISTINCT event_id) FROM events"
 

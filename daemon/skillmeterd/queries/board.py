@@ -20,6 +20,12 @@ from .rollups import Percentiles, are_few, first_by_place, merge, pairs_by_day, 
 _COUNTS: Final = ("executions", "successes", "latency_sum", "r1 + r2 + r3 + r4 + r5", "r1 + 2*r2 + 3*r3 + 4*r4 + 5*r5")
 _SUMS: Final = ", ".join(f"sum({count})" for count in _COUNTS)
 
+_OF_BOTH_LEVELS: Final = """
+SELECT {columns} FROM json_each(:numbers) CROSS JOIN {table} ON {key} = json_each.value
+UNION ALL
+SELECT {columns} FROM json_each(:numbers) CROSS JOIN {table}_recent ON {key} = json_each.value
+"""
+
 T = TypeVar("T")
 
 
@@ -52,9 +58,11 @@ class Board:
         self.org_no = at.value("SELECT no FROM org WHERE org_id = :org", org=org_id) or -1 if org_id else 0
         if org_id is None:
             self.total, self._daily, self.key = "skill_total", "skill_daily", "skill_no"
+            self._sketches = "skill_sketch"
             self._from = "skill_daily WHERE true"
         else:
             self.total, self._daily, self.key = "pair_total", "pair_daily", "pair_id"
+            self._sketches = "pair_sketch"
             of_org = "org_no = :org"
             self._from = f"{pairs_by_day(at, of_org, org=self.org_no)} WHERE pair_id = pair.id AND {of_org}"
         oldest = at.value(f"SELECT min(day) FROM {self._daily}")
@@ -141,20 +149,23 @@ class Board:
 
     def _users(self, numbers: Collection[int]) -> dict[int, int]:
         found = self._at.rows(
-            """SELECT no, users FROM json_each(:numbers)
-               CROSS JOIN last_seen ON scope = :scope AND no = json_each.value""",
+            _OF_BOTH_LEVELS.format(columns="no, users", table="last_seen", key="scope = :scope AND no"),
             numbers=_json(numbers),
             scope=self.scope,
         )
-        first_day = self._first_day or 0
-        return {**dict.fromkeys(numbers, 0), **{no: since(users, first_day) for no, users in found}}
+        users = dict.fromkeys(numbers, 0)
+        for no, counts in found:
+            users[no] += since(counts, self._first_day or 0)
+        return users
 
     def _percentiles(self, numbers: Collection[int]) -> dict[int, Percentiles]:
         return {no: percentiles(latencies) for no, latencies in self._latencies(numbers).items()}
 
     def _latencies(self, numbers: Collection[int]) -> dict[int, Sketch]:
         if self._first_day is None:
-            total = self._read(self.total, numbers, "")
+            columns = f"{self.key}, sketch"
+            sql = _OF_BOTH_LEVELS.format(columns=columns, table=self._sketches, key=self.key)
+            total = _by_key(self._at.rows(sql, numbers=_json(numbers)))
             return {no: merge(total.get(no, ())) for no in numbers}
         by_day = f"day_change CROSS JOIN {self._daily} USING (day)"
         over: dict[int, bytes] = self._kept("sketches")
@@ -176,19 +187,26 @@ class Board:
             )
         )
 
-    def _read(self, source: str, numbers: Collection[int], when: str, first_day: int = 0) -> dict[int, list[bytes]]:
+    def _read(self, source: str, numbers: Collection[int], when: str, first_day: int) -> dict[int, list[bytes]]:
         """The sketches of each."""
-        found: dict[int, list[bytes]] = {}
         looked_up = "" if are_few(self._at, len(numbers)) else "+"  # which keeps SQLite from looking for each number
-        for no, sketch in self._at.rows(
-            f"""SELECT {self.key}, sketch FROM {source}
-                WHERE {looked_up}{self.key} IN (SELECT value FROM json_each(:numbers)) AND sketch IS NOT NULL {when}""",
-            numbers=_json(numbers),
-            first=first_day,
-            today=self._at.today,
-        ):
-            found.setdefault(no, []).append(sketch)
-        return found
+        return _by_key(
+            self._at.rows(
+                f"""SELECT {self.key}, sketch FROM {source}
+                    WHERE {looked_up}{self.key} IN (SELECT value FROM json_each(:numbers))
+                        AND sketch IS NOT NULL {when}""",
+                numbers=_json(numbers),
+                first=first_day,
+                today=self._at.today,
+            )
+        )
+
+
+def _by_key(rows: list[Any]) -> dict[int, list[bytes]]:
+    found: dict[int, list[bytes]] = {}
+    for no, sketch in rows:
+        found.setdefault(no, []).append(sketch)
+    return found
 
 
 def _by_number(rows: list[Any]) -> dict[int, Counts]:

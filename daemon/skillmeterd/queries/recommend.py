@@ -3,7 +3,7 @@
 Collaborative first. *Neighbours* are the NEIGHBOURS users who share most skills with this user (ties: who was seen
 first). A skill's score is the sum, over the neighbours who use it, of how many skills each shares with the user.
 Looking for neighbours begins with the user's least executed skills, which say most about him, and ends after MAX_ROWS
-users.
+users of an org.
 Then trending: skills by how many executions more they had in the last 7 UTC days than in the 7 before.
 Ties go to the name, so that the same record always gives the same answer. Within an org only its usage counts.
 """
@@ -17,7 +17,7 @@ import msgspec
 
 from skillmeter.results import SkillRecommendation
 
-from ..seen import ANY_ORG, OF_SKILL
+from ..seen import OF_SKILL
 from .board import Board
 from .params import ForUser
 from .reader import Snapshot
@@ -38,14 +38,14 @@ SELECT id FROM pair WHERE org_no = :org AND skill_no IN (
 )
 """
 _USERS_OF: Final = """
-SELECT user_no FROM (
-    SELECT user_no FROM skill_user WHERE skill_no = :skill AND org_no = :org ORDER BY user_no LIMIT :limit
+SELECT * FROM (
+    SELECT org_no, user_no FROM skill_user WHERE {which} ORDER BY org_no, user_no LIMIT :limit
 )
-UNION
-SELECT user_no FROM (
-    SELECT user_no FROM skill_user_recent WHERE skill_no = :skill AND org_no = :org ORDER BY user_no LIMIT :limit
+UNION ALL
+SELECT * FROM (
+    SELECT org_no, user_no FROM skill_user_recent WHERE {which} ORDER BY org_no, user_no LIMIT :limit
 )
-ORDER BY user_no LIMIT :limit
+ORDER BY org_no, user_no LIMIT :limit
 """
 _LEAST_EXECUTED: Final = """
 SELECT {key} FROM json_each(:numbers) JOIN {total} ON {key} = json_each.value ORDER BY executions, {key}
@@ -65,11 +65,12 @@ class _Usage:
         return {no for (no,) in self._at.rows(sql, user=user, org=self._board.org_no)}
 
     def users_of(self, no: int, limit: int) -> list[int]:
-        """At most `limit` of a skill, those who were seen first."""
-        skill, org = no, ANY_ORG
+        """At most `limit` of a skill, an org's after another's, those who were seen first; each once for an org."""
+        skill, org, which = no, None, "skill_no = :skill"
         if self._board.scope != OF_SKILL:
             skill, org = self._at.row("SELECT skill_no, org_no FROM pair WHERE id = :no", no=no)
-        return [user for (user,) in self._at.rows(_USERS_OF, skill=skill, limit=limit, org=org)]
+            which += " AND org_no = :org"
+        return [user for _, user in self._at.rows(_USERS_OF.format(which=which), skill=skill, limit=limit, org=org)]
 
     def least_executed_first(self, numbers: Iterable[int]) -> list[int]:
         """These skills in that order."""
@@ -120,7 +121,7 @@ def _neighbours(usage: _Usage, user: int, mine: set[int]) -> list[tuple[int, int
     for no in usage.least_executed_first(mine):
         found = usage.users_of(no, left)
         left -= len(found)
-        shared.update(found)
+        shared.update(set(found))
         if not left:
             break
     del shared[user]

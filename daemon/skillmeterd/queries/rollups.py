@@ -142,6 +142,13 @@ def total(at: Snapshot, target: Target) -> Sums:
     return Sums.of(at.row(f"SELECT {_SUMS} FROM skill_total WHERE skill_no = :no", no=target.no))
 
 
+def total_sketch(at: Snapshot, target: Target) -> Sketch:
+    """All latencies of a skill over all orgs."""
+    which = "WHERE skill_no = :no"
+    sql = f"SELECT sketch FROM skill_sketch {which} UNION ALL SELECT sketch FROM skill_sketch_recent {which}"
+    return merge(data for (data,) in at.rows(sql, no=target.no))
+
+
 def sketch(at: Snapshot, target: Target, first_day: int) -> Sketch:
     """The latencies of a skill from a day on. Days that are over are merged once, not for every question."""
     table, key = target.daily
@@ -186,8 +193,11 @@ def percentiles(latencies: Sketch) -> Percentiles:
 
 def unique_users(at: Snapshot, scope: int, no: int, first_day: int = 0) -> int:
     """How many different users there were from a day on: those who were last seen then or later."""
-    users = at.value("SELECT users FROM last_seen WHERE scope = :scope AND no = :no", scope=scope, no=no)
-    return 0 if users is None else counts.since(users, first_day)
+    which = "WHERE scope = :scope AND no = :no"
+    rows = at.rows(
+        f"SELECT users FROM last_seen {which} UNION ALL SELECT users FROM last_seen_recent {which}", scope=scope, no=no
+    )
+    return sum(counts.since(users, first_day) for (users,) in rows)
 
 
 def first_by_place(at: Snapshot, places: Mapping[int, Any], limit: int, table: str, key: str) -> dict[int, str]:

@@ -42,8 +42,7 @@ def metrics(at: Snapshot, asked: Skill) -> SkillMetrics | None:
     if target is None:
         return None
     sums = rollups.total(at, target)
-    encoded = at.value("SELECT sketch FROM skill_total WHERE skill_no = :no", no=target.no)
-    p50, p95, p99 = rollups.percentiles(rollups.merge([encoded] if encoded else []))
+    p50, p95, p99 = rollups.percentiles(rollups.total_sketch(at, target))
     one, two, three, four, five = sums.ratings
     return SkillMetrics(
         skill_id=asked.skill_id,

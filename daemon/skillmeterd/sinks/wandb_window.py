@@ -28,7 +28,11 @@ LEFT JOIN skill_total ON skill_total.skill_no = skill.no
 LEFT JOIN skill_health ON skill_health.skill_id = skill.skill_id
 ORDER BY executions DESC, skill.no
 """
-_SKETCH: Final = "SELECT sketch FROM skill_total WHERE skill_no = ?"
+_SKETCHES: Final = """
+SELECT sketch FROM skill_sketch WHERE skill_no = :no
+UNION ALL
+SELECT sketch FROM skill_sketch_recent WHERE skill_no = :no
+"""
 
 
 @dataclass(slots=True)
@@ -105,8 +109,9 @@ class Window:
             before = then.get(skill_id)
             if before is not None and before.executions == skill.executions:
                 skill.sketch = before.sketch
-            elif (data := db.execute(_SKETCH, (skill.no,)).fetchone()) is not None and data[0] is not None:
-                skill.sketch = Sketch.decode(data[0])
+            else:
+                for (data,) in db.execute(_SKETCHES, {"no": skill.no}):
+                    skill.sketch.merge(Sketch.decode(data))
         self._now = now
 
 
