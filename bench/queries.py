@@ -34,7 +34,7 @@ from skillmeterd.store import Chunk, Store
 TODAY = 20_000
 NOW_NS = TODAY * DAY_NS + DAY_NS // 2
 GROUP = 38_000  # INTAKE_BYTES of these events
-MEASURED_DAYS = 4
+MEASURED_DAYS = 8
 ROUNDS = 40
 TARGET_MS = 50
 ERRORS = ("TimeoutError", "ValueError", "ConnectionError", "KeyError")
@@ -66,7 +66,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--keep", type=Path, help="keep the database here, or ask the one that is here")
     parser.add_argument("--cpu", action="store_true", help="time of the processor, for a machine that is not idle")
     parser.add_argument("--only", default="", help="ask only what has this in its name")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.days < 2 * MEASURED_DAYS:
+        parser.error(f"--days must be at least {2 * MEASURED_DAYS}: so many are measured")
+    return args
 
 
 # Recording.
