@@ -4,7 +4,7 @@
 
 Like tests.chaos, but spool and database are on a tmpfs that is full for seconds now and then, and the daemon is stopped
 often, ended or killed once a minute. All the while its memory, descriptors and threads are measured, and the ledger has
-to balance whenever it is looked at.
+to balance whenever it is looked at. An hour's disk takes up to 4 GB of memory.
 """
 
 import argparse
@@ -25,7 +25,8 @@ from typing import Final
 from .chaos import Chaos
 from .support import ledger
 
-DISK: Final = "320m"
+DISK_MB: Final = 320  # and more for each second, for what is stored; else the disk would be full for good
+STORED_MB: Final = 1  # in a second, at most: 4,000 events, each of a user of its own
 LIFE_S: Final = 60.0  # of a daemon
 LOOK_S: Final = 2.0  # between two measurements
 FULL_S: Final = (0.5, 4.0)  # for so long the disk is full
@@ -59,9 +60,10 @@ class Soak(Chaos):
         self._born_s = 0.0
 
     @contextlib.contextmanager
-    def on_small_disk(self) -> Iterator[None]:
-        """Raises CalledProcessError where mounting is not allowed."""
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "soak", str(self._disk)], check=True)
+    def on_small_disk(self, seconds: float) -> Iterator[None]:
+        """Large enough for a run of so long. Raises CalledProcessError where mounting is not allowed."""
+        size = f"size={DISK_MB + STORED_MB * int(seconds)}m"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", size, "soak", str(self._disk)], check=True)
         try:
             yield
         finally:
@@ -155,7 +157,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="skm-soak-"))
     print(f"seed {options.seed} in {folder}", flush=True)
     soak = Soak(folder, options.seed)
-    with soak.on_small_disk():
+    with soak.on_small_disk(options.seconds):
         soak.run(options.seconds)
     print(soak.summary())
     subprocess.run(["rm", "-r", str(folder)], check=True)

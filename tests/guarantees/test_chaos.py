@@ -37,7 +37,7 @@ def test_a_soak_on_a_small_disk_leaks_nothing(tmp_path: Path, part: int) -> None
         pytest.skip("only root may mount a small disk")
     soak = Soak(tmp_path, random.randrange(2**31))
     print(f"seed {soak.outcome.seed}")
-    with soak.on_small_disk():
+    with soak.on_small_disk(3 * LIFE_S):
         soak.run(3 * LIFE_S)
     print(soak.summary())
     assert soak.full > 3
