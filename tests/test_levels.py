@@ -113,3 +113,16 @@ def test_its_size_is_known_at_most(is_counts: bool) -> None:
             size = "sum(length(z))" if is_counts else "count(*)"
             assert tables.levels._recent is not None
             assert tables.levels._recent >= tables.db.execute(f"SELECT {size} FROM a_recent").fetchone()[0]
+
+
+@pytest.mark.parametrize("is_counts", [False, True])
+def test_what_comes_again_is_not_merged(is_counts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it does, between two looks at how much there is."""
+    monkeypatch.setattr(levels, "MAX_RECENT", 5)
+    monkeypatch.setattr(levels, "MAX_RECENT_BYTES", 100)
+    tables = Tables("z, ", is_counts=is_counts)
+    with closing(tables.db):
+        tables.levels.settle(1)
+        for _ in range(100):
+            tables.levels.insert([(0, 0, counts.encode({1: 1}) if is_counts else 1)])
+        assert tables.db.execute("SELECT * FROM a").fetchall() == []

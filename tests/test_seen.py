@@ -230,6 +230,22 @@ def test_what_is_recent_is_bounded_without_rest(monkeypatch: pytest.MonkeyPatch)
         check(store.path, [run for runs in groups for run in runs])
 
 
+def test_recent_counts_are_bounded_without_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of users and those of latencies, however many skills each group brings."""
+    monkeypatch.setattr(levels, "MAX_RECENT_BYTES", 500)
+    columns = {"last_seen_recent": "users", "pair_sketch_recent": "sketch", "skill_sketch_recent": "sketch"}
+    most = 0
+    with opened() as store:
+        assert store._session is not None
+        for group in range(30):
+            store.settle(1)
+            commit(store, [Execution(DAY * DAY_NS, f"{group} {no}", "u", "o", True, 1.0) for no in range(20)])
+            for table, column in columns.items():
+                (size,) = store._session.db.execute(f"SELECT sum(length({column})) FROM {table}").fetchone()
+                most = max(most, size)
+    assert most <= 2 * 500 + 2 * 20 * len(counts.encode_one(DAY, 1))
+
+
 def test_rows_that_come_again_are_not_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """A user who comes every day is no reason to merge."""
     monkeypatch.setattr(levels, "MAX_RECENT", 5)
