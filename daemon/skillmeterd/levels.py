@@ -61,7 +61,7 @@ class Levels:
                 self._merge(PACE * len(rows))
 
     def settle(self, limit: int) -> bool:
-        """Merge up to `limit` rows, or less counts, if there is much or a merge is under way; whether that was so."""
+        """Merge up to `limit` rows, or fewer counts, if there is much or a merge is under way; whether that was so."""
         if not self._is_due():
             return False
         self._merge(max(1, limit // COUNTS_COST) if self._counts else limit)

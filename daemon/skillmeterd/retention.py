@@ -3,9 +3,9 @@
 Age is counted by the daemon's clock, from the day an event was committed: a client's clock that is wrong deletes
 nothing. With `days` = 90, an event of today is still there on the 90th day after, and gone on the 91st.
 
-After events, what was lately noted of who was seen when is put in order (levels.py), once it is much. Then producers go
-that have none left and ended long ago; then pages at the end of the file that nothing needs are given back to the file
-system, except for as many as the next days will fill again.
+After events, what was lately added to the tables of two levels is put in order (levels.py), once it is much. Then
+producers go that have none left and ended long ago; then pages at the end of the file that nothing needs are given back
+to the file system, except for as many as the next days will fill again.
 """
 
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 EVENTS: Final = 4000  # deleted in one transaction: about 5 ms
 PRODUCERS: Final = 500
-RECENT: Final = 4000  # rows that were added lately, put in order in one transaction
+RECENT: Final = 4000  # rows that were added lately, or fewer with counts, put in order in one transaction
 PAGES: Final = 256  # given back in one transaction: a MiB
 KEPT_FREE: Final = 16  # a 16th of the file may stay free: the next days' events go there
 PRODUCER_IDLE_NS: Final = 7 * DAY_NS  # a batch may still be on its way when its journal was adopted, but not so long
