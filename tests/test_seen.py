@@ -209,7 +209,7 @@ def test_a_late_event_counts_no_user_again(monkeypatch: pytest.MonkeyPatch, few:
         check(store.path, runs)
 
 
-def _run(day: int, user: str, org: str) -> Execution:
+def _run(day: int, user: str, org: str | None) -> Execution:
     return Execution(day * DAY_NS, "a", user, org, True, 1.0)
 
 
@@ -228,6 +228,22 @@ def test_what_is_recent_is_bounded_without_rest(monkeypatch: pytest.MonkeyPatch)
                 most = max(most, rows)
         assert most <= 2 * 50 + 2 * 20
         check(store.path, [run for runs in groups for run in runs])
+
+
+@pytest.mark.parametrize("org", ["o", "p", None])
+def test_an_org_in_each_level_is_two(monkeypatch: pytest.MonkeyPatch, org: str | None) -> None:
+    """A user of one org in the large table and of another in the small one is known in both, and in no third."""
+    monkeypatch.setattr(seen, "MAX_REMEMBERED", 0)
+    runs = [_run(DAY, "u", "o"), _run(DAY + 1, "u", "p"), _run(DAY + 2, "u", org)]
+    with opened() as store:
+        commit(store, runs[:1])
+        with monkeypatch.context() as patch:
+            patch.setattr(levels, "MAX_RECENT", 0)
+            while store.settle(1000):
+                pass
+        commit(store, runs[1:2])
+        commit(store, runs[2:])
+        check(store.path, runs)
 
 
 def test_recent_counts_are_bounded_without_rest(monkeypatch: pytest.MonkeyPatch) -> None:
