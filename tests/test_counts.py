@@ -1,6 +1,7 @@
 """Counts: they add up exactly, whichever way their bytes were put together."""
 
 from collections import Counter
+from functools import reduce
 
 import msgspec
 import pytest
@@ -23,6 +24,17 @@ def test_encoded_counts_add_up(parts: list[dict[int, int]], first: int) -> None:
         assert counts.decode(encoded) == plain
     assert encoded is not None
     assert counts.since(encoded, first) == sum(count for number, count in plain.items() if number >= first)
+
+
+few = st.dictionaries(st.integers(0, 9), st.integers(1, 9), min_size=1, max_size=2)
+
+
+@given(*[st.lists(few, min_size=1, max_size=counts.MAX_PARTS + 1)] * 2)
+def test_sums_add_up(parts: list[dict[int, int]], more: list[dict[int, int]]) -> None:
+    """Each of them made of parts: what was added lately is added to what there was before."""
+    one, other = ([*map(counts.encode, both)] for both in (parts, more))
+    encoded = counts.add_encoded(reduce(counts.add_encoded, one), reduce(counts.add_encoded, other))
+    assert counts.decode(encoded) == sum(map(Counter, [*parts, *more]), Counter())
 
 
 @given(some)
