@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from skillmeter.errors import QueryError
 from skillmeter.events import Execution
-from skillmeterd import counts, levels, migrations, retention, seen
+from skillmeterd import counts, levels, migrations, retention, seen, tables
 from skillmeterd.errors import StoreUnavailable
 from skillmeterd.queries import Queries
 from skillmeterd.retention import Retention
@@ -278,14 +278,17 @@ def test_a_merge_that_was_rolled_back_begins_anew(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(levels, "MAX_RECENT_BYTES", 0)
     monkeypatch.setattr(levels, "COUNTS_COST", 2)
     runs = [_run(DAY, f"u{number}", "o") for number in range(10)]
-    settle = seen.Seen.settle
+    of_users = [f"{table}_recent" for table in ("skill_user", "seen", "last_seen")]
+    of_latencies = [f"{table}_recent" for table in ("pair_sketch", "skill_sketch")]
     with opened() as store:
         assert store._session is not None
         db = store._session.db
         commit(store, runs)
-        for table in ("skill_user_recent", "seen_recent", "last_seen_recent"):  # in the order in which they are merged
+        for table in (*of_users, *of_latencies):  # in the order in which they are merged
+            owner: type[seen.Seen | tables.Sketches] = seen.Seen if table in of_users else tables.Sketches
+            settle = owner.settle
             with monkeypatch.context() as patch:
-                patch.setattr(seen.Seen, "settle", lambda *args: _full(settle(*args)))
+                patch.setattr(owner, "settle", lambda *args, settle=settle: _full(settle(*args)))
                 with pytest.raises(StoreUnavailable):
                     store.settle(limit)
             while db.execute(f"SELECT count(*) FROM {table}").fetchone() != (0,):
