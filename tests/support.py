@@ -26,6 +26,7 @@ import pytest
 from skillmeter.connection import Connection
 from skillmeter.errors import DaemonUnavailable
 from skillmeter.settings import ClientSettings
+from skillmeterd.counts import decode
 
 SCALE: Final = int(os.environ.get("SKILLMETER_TEST_SCALE", "1"))
 """How much larger the tests that kill and fork at random are: 1 in `make test`, more in `make chaos`."""
@@ -304,6 +305,12 @@ def assert_consistent(db: Path) -> None:
     """Rollups and totals equal the rows, and attempted = stored + pending + dropped + rejected."""
     for table, keys in _ROLLUPS.items():
         assert query(db, _of_events(keys)) == query(db, _of_rollup(table, keys)), f"{table} is not what the events say"
+    for (table, column, key), expected in _COUNTED.items():
+        counted: Counter[int] = Counter()
+        for level in (table, f"{table}_recent"):
+            for no, data in query(db, f"SELECT {key}, {column} FROM {level}"):
+                counted[no] += sum(decode(data).values())
+        assert counted == Counter(dict(query(db, expected))), f"{table} is not what the days say"
     assert not query(db, "SELECT event_id FROM events GROUP BY event_id HAVING count(*) > 1"), "an event id came twice"
     counts = ledger(db)
     outcomes = counts["stored"] + counts["pending"] + counts["dropped"] + counts["rejected"]
@@ -312,6 +319,24 @@ def assert_consistent(db: Path) -> None:
 
 
 _ROLLUPS: Final = {"usage_daily": "day, pair_id, user_no", "pair_daily": "day, pair_id", "pair_total": "pair_id"}
+_COUNTED: Final = {
+    ("pair_sketch", "sketch", "pair_id"): "SELECT pair_id, sum(executions) FROM pair_daily WHERE executions GROUP BY 1",
+    ("skill_sketch", "sketch", "skill_no"): """
+        SELECT skill_no, sum(executions) FROM pair_daily JOIN pair ON pair.id = pair_id WHERE executions GROUP BY 1
+    """,
+    ("last_seen", "users", "scope || ' ' || no"): """
+        WITH uses AS (
+            SELECT user_no, pair_id, skill_no, org_no
+            FROM user_daily JOIN pair_daily ON pair_daily.id = pair_daily_id JOIN pair ON pair.id = pair_id
+            WHERE user_no > 0
+        )
+        SELECT '0 0', count(DISTINCT user_no) FROM uses GROUP BY 1
+        UNION ALL SELECT '1 ' || org_no, count(DISTINCT user_no) FROM uses GROUP BY 1
+        UNION ALL SELECT '2 ' || skill_no, count(DISTINCT user_no) FROM uses GROUP BY 1
+        UNION ALL SELECT '3 ' || pair_id, count(DISTINCT user_no) FROM uses GROUP BY 1
+    """,
+}
+"""Counts in two levels: what all of a key's together come to."""
 _SUMS: Final = "sum(executions), sum(successes), round(sum(latency_sum), 3), min(latency_min), max(latency_max)"
 
 

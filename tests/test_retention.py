@@ -101,8 +101,10 @@ def test_only_what_is_old(store: Store, clock: Clock) -> None:
     clock.pass_days(50)
     commit(store, 5)
     clock.pass_days(50)
-    tables = ["skill_usage", "skill_metrics", "ledger", "pair_daily", "skill_daily", "skill_total", "seen", "last_seen"]
+    tables = ["skill_usage", "skill_metrics", "ledger", "pair_daily", "skill_daily", "skill_total"]
+    tables += [f"{table}_recent" for table in ("seen", "skill_user", "last_seen", "pair_sketch", "skill_sketch")]
     before = [query(store.path, f"SELECT * FROM {table}") for table in tables]
+    assert all(before), "a table is empty, and says nothing"
     run(Retention(store, 90, clock))
     assert events(store) == 5
     assert [query(store.path, f"SELECT * FROM {table}") for table in tables] == before
