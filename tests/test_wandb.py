@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from skillmeterd import levels
 from skillmeterd.errors import MissingExtra
 from skillmeterd.sinks import Sinks, wandb, wandb_window
 from skillmeterd.sinks.wandb import Wandb
@@ -258,6 +259,22 @@ def test_the_number_of_skills_is_bounded(db: Database, monkeypatch: pytest.Monke
     row = window.row(60.0)
     assert {key.split("/")[1] for key in row if key.startswith("skill/")} == {"often", "new"}
     assert (row["skills_left_out"], row["executions_total"], row["window_s"]) == (1, 8, 60.0)
+
+
+def test_latencies_are_those_of_both_levels(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half way through a window, those there are were merged into the large table."""
+    window = Window(db.path)
+    window.row(0.0)
+    window.next()
+    db.execute("a", 9, ms=1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(levels, "MAX_RECENT_BYTES", 0)
+        while db.store.settle(1000):
+            pass
+    db.execute("a", 9, ms=900.0)
+    row = window.row(60.0)
+    assert row["skill/a/latency_p50_ms"] == pytest.approx(1.0, rel=0.01)
+    assert row["skill/a/latency_p99_ms"] == pytest.approx(900.0, rel=0.01)
 
 
 def test_another_database_in_its_place_is_all_new(db: Database) -> None:
