@@ -7,9 +7,9 @@ builds it once. A user belongs to one org. Skills are as unequally popular as wo
 "first" is the first answer of a day, when nothing is remembered of the days that are over.
 
 The last days are recorded into the large database and, in turns, into an empty one, in groups as large as those of a
-daemon that has all it can do: such days, where nearly every event is the first of its user with its skill on that day,
-which is the dearest that recording can meet; and days as most are, with users that come back (25 skills, 4 orgs, 200
-users). There are as many as it takes to meet each piece of upkeep.
+daemon that has all it can do. Nearly every event of them is the first of its user with its skill on that day, which is
+the dearest that recording can meet. Then the same with as many events of users that come back, as on most days of most
+databases (25 skills, 4 orgs, 200 users), into a database that only they made.
 """
 
 import argparse
@@ -53,7 +53,11 @@ def main() -> None:
         if path.exists():
             print(f"{path} is kept from before; recording is not measured")
         else:
-            _build(path, args)
+            part = path.with_name(path.name + ".part")
+            _build(part, "first uses", args)
+            part.rename(path)
+            usual = argparse.Namespace(**{**vars(args), **USUAL})
+            _build(Path(folder) / "usual.db", "users that come back", usual)
         print(f"database {path.stat().st_size / 2**20:.0f} MiB")
         _ask(path, args)
 
@@ -67,48 +71,39 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cpu", action="store_true", help="time of the processor, for a machine that is not idle")
     parser.add_argument("--only", default="", help="ask only what has this in its name")
     args = parser.parse_args()
-    if args.days < 2 * MEASURED_DAYS:
-        parser.error(f"--days must be at least {2 * MEASURED_DAYS}: so many are measured")
+    if args.days < MEASURED_DAYS:
+        parser.error(f"--days must be at least {MEASURED_DAYS}: so many are measured")
     return args
 
 
 # Recording.
 
 
-def _build(path: Path, args: argparse.Namespace) -> None:
+def _build(path: Path, what: str, args: argparse.Namespace) -> None:
     """Record day after day; the last ones in turns with an empty database."""
     gc.disable()  # as in the daemon's ingest thread
     clock_ns = [NOW_NS]
-    part = path.with_name(path.name + ".part")
     events = args.events // args.days  # of a day
-    large = Store.open(part, clock_ns=lambda: clock_ns[0])
-    usual = argparse.Namespace(**{**vars(args), **USUAL})
-    measured = [("first uses", args), ("users that come back", usual)]
-    day = TODAY - args.days
-    while day < TODAY - MEASURED_DAYS * len(measured):
-        day += 1
-        clock_ns[0] = day * DAY_NS + DAY_NS // 2
-        for start, count in _groups(events):
-            _record(large, _chunk(day, start, count, args))
-        gc.collect()
-    for what, kind in measured:
-        spent_s = {"empty": 0.0, "large": 0.0}
-        rows = (day - TODAY + args.days) * events
-        with tempfile.TemporaryDirectory() as folder:
-            empty = Store.open(Path(folder) / "empty.db", clock_ns=lambda: clock_ns[0])
-            for _ in range(MEASURED_DAYS):
-                day += 1
-                clock_ns[0] = day * DAY_NS + DAY_NS // 2
-                _compare({"empty": empty, "large": large}, spent_s, day, events, kind)
-            empty.close()
-        rates = {name: MEASURED_DAYS * events / seconds for name, seconds in spent_s.items()}
-        print(
-            f"recording {what}: {rates['empty']:,.0f} events/s from no rows on, {rates['large']:,.0f} from {rows:,} on;"
-            f" ratio {rates['large'] / rates['empty']:.2f}",
-            flush=True,
-        )
-    large.close()
-    part.rename(path)
+    spent_s = {"empty": 0.0, "large": 0.0}
+    with tempfile.TemporaryDirectory() as folder:
+        large = Store.open(path, clock_ns=lambda: clock_ns[0])
+        empty = Store.open(Path(folder) / "empty.db", clock_ns=lambda: clock_ns[0])
+        for day in range(TODAY - args.days + 1, TODAY + 1):
+            clock_ns[0] = day * DAY_NS + DAY_NS // 2
+            if day > TODAY - MEASURED_DAYS:
+                _compare({"empty": empty, "large": large}, spent_s, day, events, args)
+            else:
+                for start, count in _groups(events):
+                    _record(large, _chunk(day, start, count, args))
+            gc.collect()
+        empty.close()
+        large.close()
+    rates = {name: MEASURED_DAYS * events / seconds for name, seconds in spent_s.items()}
+    print(
+        f"recording {what}: {rates['empty']:,.0f} events/s from no rows on, {rates['large']:,.0f} from"
+        f" {(args.days - MEASURED_DAYS) * events:,} on; ratio {rates['large'] / rates['empty']:.2f}",
+        flush=True,
+    )
 
 
 def _compare(
