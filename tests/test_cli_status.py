@@ -53,6 +53,28 @@ def test_spool_lists_what_waits_and_drains_it_without_a_daemon(tmp_path: Path):
         assert not daemon.journals()
 
 
+def test_spool_lists_journals_though_the_quarantine_cannot_be_read(tmp_path: Path):
+    """It says why, and exits 1; the doctor, too, tells all else."""
+    with DaemonProcess(tmp_path, started=False) as daemon:
+        run_client("[record(str(n)) for n in range(50)]", daemon.env)
+        quarantine = daemon.spool_dir / "quarantine"
+        quarantine.symlink_to(quarantine)
+        (daemon.spool_dir / "notes.txt").touch()
+        shown = skillmeter("spool", "ls", env=daemon.env)
+        assert shown.returncode == 1
+        assert "ended" in shown.stdout
+        assert "the quarantine cannot be read: [Errno 40] Too many levels of symbolic links" in shown.stderr
+        told = skillmeter("spool", "ls", "--json", env=daemon.env)
+        assert told.returncode == 1
+        listed = json.loads(told.stdout)
+        assert [row["pending"] for row in listed["journals"]] == [50]
+        assert listed["quarantine"] is None
+        examined = skillmeter("doctor", env=daemon.env).stdout
+        assert "50 events" in examined
+        assert "notes.txt" in examined
+        assert str(quarantine) in examined
+
+
 def test_names_that_are_no_text_are_shown_all_the_same(tmp_path: Path):
     """Whoever may write into the spool can give files any name: nothing reaches the terminal that moves its cursor, and
     JSON stays JSON."""

@@ -33,21 +33,35 @@ def command() -> None:
 @json_option()
 @pass_context
 def ls(context: Context, spool_dir: str | None, db_path: str | None, as_json: bool) -> None:
-    """List journals, the oldest first: whether the owner lives, their age and size, and what is not stored yet."""
+    """List journals, the oldest first: whether the owner lives, their age and size, and what is not stored yet.
+
+    Exit 1 if the quarantine cannot be read.
+    """
     settings = context.daemon_settings(db_path=db_path, spool_dir=spool_dir)
     folder = Path(settings.spool_dir)
     found = backlog.waiting(folder, settings.db_path)
-    headless, aside = backlog.headless(folder), backlog.set_aside(folder)
+    headless = backlog.headless(folder)
+    aside, problem = _set_aside(folder)
     if as_json:
         journals = [{**msgspec.structs.asdict(one), "pending": one.pending} for one in found]
-        names = {"headless": [path.name for path in headless], "quarantine": [path.name for path in aside]}
+        names = {"headless": [path.name for path in headless], "quarantine": aside}
         print_json({"spool_dir": settings.spool_dir, "journals": journals, **names})
-        return
-    print_table(JOURNALS, map(_row, found), spare=("age s", "pid", "attempted"))
-    for path in headless:
-        click.echo(f"left alone, as its journal's head is gone: {path.name!r}")
-    if aside:
-        click.echo(f"set aside: {len(aside)}; `skillmeter spool repair` says what they are")
+    else:
+        print_table(JOURNALS, map(_row, found), spare=("age s", "pid", "attempted"))
+        for path in headless:
+            click.echo(f"left alone, as its journal's head is gone: {path.name!r}")
+        if aside:
+            click.echo(f"set aside: {len(aside)}; `skillmeter spool repair` says what they are")
+    if problem:
+        raise Failure(problem)
+
+
+def _set_aside(folder: Path) -> tuple[list[str] | None, str]:
+    """The names of what was set aside; None, and why, if they cannot be read: fewer may than may the spool."""
+    try:
+        return [path.name for path in backlog.set_aside(folder)], ""
+    except OSError as error:
+        return None, f"the quarantine cannot be read: {error}"
 
 
 def _row(one: backlog.Waiting) -> tuple[object, ...]:

@@ -78,16 +78,17 @@ def _strange(folder: Path, waiting: list[backlog.Waiting]) -> Iterator[Finding]:
     if unreadable:
         what = f"{len(unreadable):,} journals cannot be read, as {unreadable[0].journal}: {unreadable[0].why}"
         yield warn("spool.unreadable", what, "the daemon sets aside what is damaged; check who owns the others")
-    aside, headless, foreign = backlog.set_aside(folder), backlog.headless(folder), backlog.foreign(folder)
-    if aside:
-        what = f"{len(aside):,} damaged files or spans were set aside; their events are in the ledger as dropped"
-        yield warn("spool.quarantine", what, "`skillmeter spool repair` says what they are, and which can be put back")
+    headless, foreign = backlog.headless(folder), backlog.foreign(folder)
     if headless:
         what = f"{len(headless):,} segments have lost their head, as {headless[0].name}"
         yield warn("spool.headless", what, "nobody takes them: put the head back beside them, or move them away")
     if foreign:
         what = f"{len(foreign):,} files are not skillmeter's, as {foreign[0].name!r}"
         yield warn("spool.foreign", what, f"move them out of {folder}")
+    aside = backlog.set_aside(folder)  # the last, as it is closed to more users than the spool
+    if aside:
+        what = f"{len(aside):,} damaged files or spans were set aside; their events are in the ledger as dropped"
+        yield warn("spool.quarantine", what, "`skillmeter spool repair` says what they are, and which can be put back")
 
 
 def _mb(size: int) -> str:
