@@ -2,18 +2,20 @@
 
     python bench/queries.py [--events 500000] [--days 90] [--skills 1000] [--users 10000] [--orgs 20] [--keep FILE]
 
-The target is 50 ms at the 95th percentile with `--events 10000000`, which takes a quarter of an hour to build; --keep
+The target is 50 ms at the 95th percentile with `--events 10000000`, which takes twenty minutes to build; --keep
 builds it once. A user belongs to one org. Skills are as unequally popular as words are (Zipf), in the questions too.
 "first" is the first answer of a day, when nothing is remembered of the days that are over.
 
 The last days are recorded into the large database and, in turns, into an empty one, in groups as large as those of a
-daemon that has all it can do. Nearly every event of them is the first of its user with its skill on that day, which is
-the dearest that recording can meet. Then the same with as many events of users that come back, as on most days of most
-databases (25 skills, 4 orgs, 200 users), into a database that only they made.
+daemon that has all it can do. Any user may use any skill, and so nearly every event of them is the first of its user
+with its skill on that day, which is the dearest that recording can meet. Then the same with as many events, each kind
+into a database that only it made: users who keep to 20 skills each, and few users that come back all day (25 skills, 4
+orgs, 200 users).
 """
 
 import argparse
 import contextlib
+import functools
 import gc
 import itertools
 import random
@@ -38,7 +40,10 @@ MEASURED_DAYS = 8
 ROUNDS = 40
 TARGET_MS = 50
 ERRORS = ("TimeoutError", "ValueError", "ConnectionError", "KeyError")
-USUAL = {"skills": 25, "orgs": 4, "users": 200}
+KINDS = {
+    "users who keep to 20 skills": {"skills_each": 20},
+    "few users that come back": {"skills": 25, "orgs": 4, "users": 200},
+}
 PAGE_DAYS = (1, 7, 30, 90, 3660)
 clock_s = time.perf_counter  # time.thread_time on a machine that does other things too
 
@@ -56,8 +61,8 @@ def main() -> None:
             part = path.with_name(path.name + ".part")
             _build(part, "first uses", args)
             part.rename(path)
-            usual = argparse.Namespace(**{**vars(args), **USUAL})
-            _build(Path(folder) / "usual.db", "users that come back", usual)
+            for number, (what, kind) in enumerate(KINDS.items()):
+                _build(Path(folder) / f"{number}.db", what, argparse.Namespace(**{**vars(args), **kind}))
         print(f"database {path.stat().st_size / 2**20:.0f} MiB")
         _ask(path, args)
 
@@ -67,6 +72,7 @@ def _arguments() -> argparse.Namespace:
     sizes = {"events": 500_000, "days": 90, "skills": 1000, "users": 10_000, "orgs": 20}
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.set_defaults(skills_each=0)  # any
     parser.add_argument("--keep", type=Path, help="keep the database here, or ask the one that is here")
     parser.add_argument("--cpu", action="store_true", help="time of the processor, for a machine that is not idle")
     parser.add_argument("--only", default="", help="ask only what has this in its name")
@@ -138,6 +144,9 @@ def _chunk(day: int, start: int, count: int, args: argparse.Namespace) -> Chunk:
     payloads = []
     for skill in skills:
         user = dice.randrange(args.users)
+        if args.skills_each:
+            own = _own_skills(user, args.skills, args.skills_each)
+            (skill,) = dice.choices(own, cum_weights=_popularity(args.skills_each))
         at_ns = day * DAY_NS + dice.randrange(DAY_NS)
         latency_ms = dice.lognormvariate(4 + skill % 7 / 3, 0.7)
         names = f"skill-{skill}", f"user-{user}", f"org-{user % args.orgs}"
@@ -149,6 +158,13 @@ def _chunk(day: int, start: int, count: int, args: argparse.Namespace) -> Chunk:
     return Chunk(number.to_bytes(16, "big"), 100 * count, list(range(0, 100 * count, 100)), payloads, finished=True)
 
 
+@functools.cache
+def _own_skills(user: int, skills: int, number: int) -> list[int]:
+    """Those that a user keeps to."""
+    return random.Random(user).choices(range(skills), cum_weights=_popularity(skills), k=number)
+
+
+@functools.cache
 def _popularity(skills: int) -> list[float]:
     return list(itertools.accumulate(1 / (rank + 1) for rank in range(skills)))
 
