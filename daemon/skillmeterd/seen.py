@@ -27,13 +27,12 @@ EVERYWHERE, IN_ORG, OF_SKILL, OF_PAIR = range(SCOPES)
 ANY_SKILL: Final = 0
 """What `seen` has in place of a skill's number."""
 
-_USER_BITS: Final = 32
 _NO_BITS: Final = 32
 _NO_MASK: Final = (1 << _NO_BITS) - 1
 _NEVER: Final = -1
 _SEVERAL: Final = 0
 
-_USER: Final = f"user_no = value >> {_USER_BITS}"
+_USER: Final = f"user_no = value >> {_NO_BITS}"
 _NO: Final = f"(value & {_NO_MASK})"
 _LAST_DAYS: Final = f"""
 SELECT value, ifnull((SELECT {{seen}}), {_NEVER}), ifnull((SELECT {{seen_recent}}), {_NEVER}) FROM json_each(?)
@@ -110,7 +109,7 @@ class Seen:
         of_pair = self._remembered[OF_PAIR]
         by_day: dict[int, tuple[set[int], ...]] = {}  # the keys of each scope
         for day, pair, users in group:
-            new = [key for user in users if user and of_pair.get(key := user << _USER_BITS | pair) != day]
+            new = [key for user in users if user and of_pair.get(key := user << _NO_BITS | pair) != day]
             if new:
                 skill, org = numbers[pair]
                 if day not in by_day:
@@ -197,7 +196,7 @@ class Seen:
         (few,) = self._db.execute(_FEW_PAIRS, {"day": day, "few": FEW}).fetchone()
         used_on = _USED_ON.format(pairs=_OF_DAY if few else _OF_USER)
         for key in late:
-            user, skill = key >> _USER_BITS, key & _NO_MASK
+            user, skill = key >> _NO_BITS, key & _NO_MASK
             if self._db.execute(used_on, {"day": day, "user": user, "skill": skill}).fetchone() is None:
                 yield skill
 
@@ -217,10 +216,10 @@ class Seen:
                 days[was] = days.get(was, 0) - 1
         if scope in (IN_ORG, OF_PAIR):
             places = numbers if scope == OF_PAIR else _of_any_skill(moved)
-            self._seen.insert(sorted([(key >> _USER_BITS, *places[key & _NO_MASK], day) for key, day in moves]))
+            self._seen.insert(sorted([(key >> _NO_BITS, *places[key & _NO_MASK], day) for key, day in moves]))
         if scope == OF_PAIR:
             new = [key for key, _ in moves if before[key] == _NEVER]
-            self._users.insert(sorted([(*numbers[key & _NO_MASK], key >> _USER_BITS) for key in new]))
+            self._users.insert(sorted([(*numbers[key & _NO_MASK], key >> _NO_BITS) for key in new]))
         before.update(moves)
         return [(scope, no, counts.encode(days)) for no, days in sorted(changes.items())]
 
