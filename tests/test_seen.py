@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from skillmeter.errors import QueryError
 from skillmeter.events import Execution
-from skillmeterd import counts, levels, migrations, retention, seen, tables
+from skillmeterd import counts, levels, migrations, remembered, retention, seen, tables
 from skillmeterd.errors import StoreUnavailable
 from skillmeterd.queries import Queries
 from skillmeterd.retention import Retention
@@ -25,7 +25,7 @@ DAY = 20_000
 
 runs = st.builds(
     lambda ago, skill, org, user, ms: Execution((DAY - ago) * DAY_NS, skill, user, org, True, ms),
-    st.sampled_from([0, 1, 2, 8]),
+    st.sampled_from([0, 1, 2, 8, 101, -154, -155, 20_000]),  # some are too far apart for the bytes of remembered.py
     st.sampled_from("ab"),
     st.sampled_from([None, "o", "p"]),
     st.sampled_from([None, "u", "v", "w"]),
@@ -103,16 +103,22 @@ steps = st.lists(st.integers(1, 9), max_size=3)
     st.sampled_from([0, 4, 1000]),
     st.sampled_from([0, 20, 1000]),
     st.sampled_from([0, 3, 1000]),
+    st.sampled_from([0, 1, 8]),
 )
 def test_users_are_counted_exactly(
-    history: list[tuple[list[Execution], list[int]]], remembered: int, recent: int, recent_bytes: int, few: int
+    history: list[tuple[list[Execution], list[int]]], most: int, recent: int, recent_bytes: int, few: int, bits: int
 ) -> None:
-    """Late days, several orgs, absent users; with much, little and nothing remembered from one group to the next.
+    """Late days, several orgs, absent users; with much, little and nothing remembered from one group to the next, and
+    users of one block or of several.
 
     Between two groups, what is recent is merged in steps: not at all, in part, or all of it.
     """
     with pytest.MonkeyPatch.context() as patch, opened() as store:
-        patch.setattr(seen, "MAX_REMEMBERED", remembered)
+        patch.setattr("skillmeterd.remembered.MAX_BLOCKS", most)
+        patch.setattr("skillmeterd.remembered.MAX_THERE", most)
+        patch.setattr("skillmeterd.remembered._BLOCK_BITS", bits)
+        patch.setattr("skillmeterd.remembered._IN_BLOCK", (1 << bits) - 1)
+        patch.setattr("skillmeterd.remembered._SKILL_SHIFT", remembered.USER_BITS - bits)
         patch.setattr(levels, "MAX_RECENT", recent)
         patch.setattr(levels, "MAX_RECENT_BYTES", recent_bytes)
         patch.setattr(seen, "FEW", few)
@@ -142,12 +148,19 @@ def _full(*_: object) -> None:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is dropped as a whole, and looked up again."""
-    monkeypatch.setattr(seen, "MAX_REMEMBERED", 3)
+    """It is dropped as a whole, and looked up again: skills of users, and what users of several orgs did in each."""
+    monkeypatch.setattr(remembered, "MAX_BLOCKS", 3)
+    monkeypatch.setattr(remembered, "MAX_THERE", 3)
     with opened() as store:
         assert store._session is not None
-        commit(store, [Execution(DAY * DAY_NS, "a", "u", None, True, 1.0)])
-        assert sum(map(len, store._session.seen._remembered)) == 0  # one user in four scopes was too much
+        seen = store._session.seen
+        for skill in "abcd":
+            commit(store, [Execution(DAY * DAY_NS, skill, "u", None, True, 1.0)])
+            assert len(seen._remembered._days) == {"a": 2, "b": 3, "c": 0, "d": 2}[skill]  # and that of any skill
+        for org in "opqr":
+            commit(store, [_run(DAY, "u", org)])
+            known = seen._remembered
+            assert len(known.in_org) + len(known.of_pair) == {"o": 2, "p": 0, "q": 2, "r": 0}[org]
 
 
 class _NotWalked(dict[int, int]):
@@ -157,13 +170,20 @@ class _NotWalked(dict[int, int]):
         raise AssertionError("a commit walks over all users that are remembered")
 
 
-def test_a_small_group_does_not_pay_for_all_who_are_remembered() -> None:
+class _BlocksNotWalked(remembered._Blocks):
+    __iter__ = _NotWalked.__iter__
+
+
+def test_a_small_group_does_not_pay_for_all_who_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whom it looks up depends on the group."""
     with opened() as store:
         assert store._session is not None
-        seen = store._session.seen
-        seen._remembered = tuple(_NotWalked() for _ in range(4))
-        runs = [_run(DAY, "u", "o"), _run(DAY, "v", "o")]
+        known = store._session.seen._remembered
+        for name in ("_days", "_orgs", "_whole"):
+            monkeypatch.setattr(known, name, _BlocksNotWalked(getattr(known, name)._zeros.typecode))
+        monkeypatch.setattr(known, "in_org", _NotWalked())
+        monkeypatch.setattr(known, "of_pair", _NotWalked())
+        runs = [_run(DAY, "u", "o"), _run(DAY, "v", "o"), _run(DAY, "v", "p")]
         for run in runs:
             commit(store, [run])
         check(store.path, runs)
@@ -234,7 +254,7 @@ def test_what_is_recent_is_bounded_without_rest(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("org", ["o", "p", None])
 def test_an_org_in_each_level_is_two(monkeypatch: pytest.MonkeyPatch, org: str | None) -> None:
     """A user of one org in the large table and of another in the small one is known in both, and in no third."""
-    monkeypatch.setattr(seen, "MAX_REMEMBERED", 0)
+    monkeypatch.setattr(remembered, "MAX_BLOCKS", 0)
     runs = [_run(DAY, "u", "o"), _run(DAY + 1, "u", "p"), _run(DAY + 2, "u", org)]
     with opened() as store:
         commit(store, runs[:1])
