@@ -9,6 +9,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from . import counts
@@ -104,26 +105,23 @@ class Seen:
     def add(self, group: Sequence[Uses], numbers: Mapping[int, Numbers]) -> None:
         """Bring the tables up to date. Called before the group is in `user_daily`."""
         self._remembered.turn_to({uses.day for uses in group})
-        by_day: dict[int, tuple[set[int], ...]] = {}  # the keys of each scope
-        for day, pair, users in group:
+        moved: tuple[Days, ...] = tuple({} for _ in range(SCOPES))
+        with_skill: dict[int, set[int]] = {}  # by day
+        for day, pair, users in sorted(group, key=itemgetter(0)):  # so that the last day stays
             skill, org = numbers[pair]
             new = self._remembered.others(day, skill, org, pair, users)
             if new:
-                if day not in by_day:
-                    by_day[day] = tuple(set() for _ in range(SCOPES))
-                for keys, no in zip(by_day[day], (0, org, skill, pair), strict=True):
-                    keys.update([key | no for key in new])
-        if by_day:
-            moved: tuple[Days, ...] = tuple({} for _ in range(SCOPES))
-            for day in sorted(by_day):  # so that the last day stays
-                for days, keys in zip(moved, by_day[day], strict=True):
-                    days.update(dict.fromkeys(keys, day))
+                for days, no in zip(moved, (0, org, skill, pair), strict=True):
+                    days.update(dict.fromkeys([key | no for key in new], day))
+                with_skill.setdefault(day, set()).update([key | skill for key in new])
+        if with_skill:
             places = {IN_ORG: _of_any_skill(moved[IN_ORG]), OF_PAIR: numbers}
-            orgs, before = self._look_up(moved, places)
-            self._count_users({day: scopes[OF_SKILL] for day, scopes in by_day.items()}, before[OF_SKILL])
-            changed = [self._write(scope, moved[scope], before[scope], places.get(scope)) for scope in range(SCOPES)]
+            orgs, last_days = self._look_up(moved, places)
+            self._count_users(with_skill, last_days[OF_SKILL])
+            scopes = zip(range(SCOPES), moved, last_days, strict=True)
+            changed = [self._write(scope, new, last, places.get(scope)) for scope, new, last in scopes]
             self._counts.insert(list(chain.from_iterable(changed)))
-            self._remember(moved, before, orgs)
+            self._remember(orgs, last_days)
 
     def settle(self, limit: int) -> bool:
         """Merge up to `limit` rows of a table whose recent part has grown; whether there was one."""
@@ -184,9 +182,9 @@ class Seen:
         """What the tables have of each key: (key, ...)"""
         return self._db.execute(sql, (f"[{','.join(map(str, sorted(keys)))}]",)) if keys else ()
 
-    def _remember(self, moved: Sequence[Days], before: Sequence[Days], orgs: dict[int, int]) -> None:
+    def _remember(self, orgs: dict[int, int], last_days: Sequence[Days]) -> None:
         several = set()
-        for key in moved[IN_ORG]:
+        for key in last_days[IN_ORG]:
             user, code = key >> USER_BITS, FIRST_ORG + (key & NO_MASK)
             if orgs[user] == NOT_YET:
                 orgs[user] = code
@@ -194,16 +192,11 @@ class Seen:
                 orgs[user] = SEVERAL
                 several.add(user)
         self._remembered.put_orgs(orgs)
-
-        def last_days(scope: int) -> Days:
-            was = before[scope]
-            return {key: max(day, was[key]) for key, day in moved[scope].items()}
-
-        self._remembered.put_days(last_days(EVERYWHERE))
-        self._remembered.put_days(last_days(OF_SKILL))
+        self._remembered.put_days(last_days[EVERYWHERE])
+        self._remembered.put_days(last_days[OF_SKILL])
         if several:
             for there, scope in ((self._remembered.in_org, IN_ORG), (self._remembered.of_pair, OF_PAIR)):
-                there.update((key, day) for key, day in last_days(scope).items() if key >> USER_BITS in several)
+                there.update((key, day) for key, day in last_days[scope].items() if key >> USER_BITS in several)
 
     def _count_users(self, with_skill: Mapping[int, set[int]], before: Days) -> None:
         """A user who was last seen with the skill before this day is new on it; one who was last seen on it is not.
@@ -231,10 +224,13 @@ class Seen:
                 yield skill
 
     def _write(
-        self, scope: int, moved: Days, before: Days, places: Mapping[int, Numbers] | None
+        self, scope: int, moved: Days, last_days: Days, places: Mapping[int, Numbers] | None
     ) -> list[tuple[int, int, bytes]]:
-        """Write the moves of a scope; returns what they change in `last_seen`. `places` are those of one org."""
-        moves = [(key, day) for key, day in moved.items() if before[key] < day]
+        """Write the moves of a scope, into `last_days` as well; returns what they change in `last_seen`.
+
+        `places` are those of a scope of one org.
+        """
+        moves = [(key, day) for key, day in moved.items() if last_days[key] < day]
         changes: dict[int, Counts] = {}
         for key, day in moves:
             no = key & NO_MASK
@@ -242,14 +238,15 @@ class Seen:
                 changes[no] = {}
             days = changes[no]
             days[day] = days.get(day, 0) + 1
-            was = before[key]
+            was = last_days[key]
             if was != NEVER:
                 days[was] = days.get(was, 0) - 1
         if places is not None:
             self._seen.insert(sorted([(key >> USER_BITS, *places[key & NO_MASK], day) for key, day in moves]))
             if scope == OF_PAIR:
-                new = [key for key, _ in moves if before[key] == NEVER]
+                new = [key for key, _ in moves if last_days[key] == NEVER]
                 self._users.insert(sorted([(*places[key & NO_MASK], key >> USER_BITS) for key in new]))
+        last_days.update(moves)
         return [(scope, no, counts.encode(days)) for no, days in sorted(changes.items())]
 
 
