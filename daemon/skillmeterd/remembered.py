@@ -1,8 +1,8 @@
 """Remembered: when users were last seen, as far as it is in memory: what is here need not be looked up.
 
 A day is a byte. Users are numbered one after another, so those of a skill lie close together: a block holds the days of
-256 of them, at a fraction of what a dict would take. A user all of whose days are here, as the user is new or they were
-read, is *whole*: what is not here of them has never been.
+256 of them, at a fraction of what a dict would take. Of a user who was new when this began, all days are here: such a
+user is *whole*, and what is not here of them has never been.
 """
 
 from array import array
@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 MAX_BLOCKS: Final = 45_000
-"""Each of up to 256 users of one skill, about 20 MB; past it all is looked up again."""
+"""Each of up to 256 users of one skill; together about 20 MB. Past it all is looked up again."""
 MAX_THERE: Final = 50_000
 """Days of users of several orgs, about 5 MB."""
 
@@ -45,7 +45,7 @@ class Remembered:
         self.of_pair: Days = {}
         """Of users of several orgs: when they were last seen with each pair."""
         self._days = _Blocks("B")  # by skill: the days since `_base`; 0 is not known, or never
-        self._orgs = _Blocks("q")  # the codes
+        self._orgs = _Blocks("I")  # the codes
         self._whole = _Blocks("B")
         self._base = 0
 

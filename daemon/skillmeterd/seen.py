@@ -140,43 +140,64 @@ class Seen:
     def _look_up(
         self, moved: Sequence[Days], places: Mapping[int, Mapping[int, Numbers]]
     ) -> tuple[dict[int, int], tuple[Days, ...]]:
-        """(the codes of where the users have been, the days on which they were last seen by the keys of each scope)"""
-        before: tuple[Days, ...] = tuple({} for _ in range(SCOPES))
-        unknown = self._remembered.recall(moved[EVERYWHERE], before[EVERYWHERE])
-        orgs = {key >> USER_BITS: self._remembered.org(key >> USER_BITS) for key in before[EVERYWHERE]}
+        """(the code of where each user has been, the days on which they were last seen by the keys of each scope)"""
+        known = self._remembered
+        orgs, everywhere = self._look_up_users(moved[EVERYWHERE])
+        of_skill = self._look_up_skills(moved[OF_SKILL], orgs)
+        in_org = self._look_up_in_org(IN_ORG, moved[IN_ORG], places[IN_ORG], orgs, everywhere, known.in_org)
+        of_pair = self._look_up_in_org(OF_PAIR, moved[OF_PAIR], places[OF_PAIR], orgs, of_skill, known.of_pair)
+        return orgs, (everywhere, in_org, of_skill, of_pair)
+
+    def _look_up_users(self, keys: Iterable[int]) -> tuple[dict[int, int], Days]:
+        last_days: Days = {}
+        unknown = self._remembered.recall(keys, last_days)
+        orgs = {key >> USER_BITS: self._remembered.org(key >> USER_BITS) for key in last_days}
         for key, large, recent in self._ask(_IN_ANY_ORG, unknown):
             user, last = key >> USER_BITS, max(large, recent)
-            before[EVERYWHERE][key] = last >> USER_BITS
-            one = NEVER in (large, recent) or not (large ^ recent) & NO_MASK
-            orgs[user] = NOT_YET if last == NEVER else last & NO_MASK if one else SEVERAL
+            last_days[key] = last >> USER_BITS
             if last == NEVER:
+                orgs[user] = NOT_YET
                 self._remembered.put_whole(user)
+            else:
+                same = NEVER in (large, recent) or not (large ^ recent) & NO_MASK
+                orgs[user] = last & NO_MASK if same else SEVERAL
+        return orgs, last_days
 
-        days = before[OF_SKILL]
-        unknown = self._remembered.recall(moved[OF_SKILL], days)
+    def _look_up_skills(self, keys: Iterable[int], orgs: Mapping[int, int]) -> Days:
+        last_days: Days = {}
+        unknown = self._remembered.recall(keys, last_days)
         of_several = [key for key in unknown if orgs[key >> USER_BITS] == SEVERAL]
         of_one = [key for key in unknown if orgs[key >> USER_BITS] != SEVERAL]
-        days.update((key, max(levels) >> USER_BITS) for key, *levels in self._ask(_IN_ANY_ORG, of_several))
-        days.update(self._ask(_IN_THE_ONLY_ORG, of_one))
+        last_days.update((key, max(levels) >> USER_BITS) for key, *levels in self._ask(_IN_ANY_ORG, of_several))
+        last_days.update(self._ask(_IN_THE_ONLY_ORG, of_one))
+        return last_days
 
-        remembered = {IN_ORG: self._remembered.in_org, OF_PAIR: self._remembered.of_pair}
-        for scope, in_any in ((IN_ORG, before[EVERYWHERE]), (OF_PAIR, before[OF_SKILL])):
-            days, there, where = before[scope], remembered[scope], places[scope]
-            unknown = []
-            for key in moved[scope]:
-                no = key & NO_MASK
-                skill, org = where[no]
-                code = orgs[key >> USER_BITS]
-                if code == FIRST_ORG + org:
-                    days[key] = in_any[key - no + skill]
-                elif code != SEVERAL:
-                    days[key] = NEVER
-                elif key in there:
-                    days[key] = there[key]
-                else:
-                    unknown.append(key)
-            days.update(self._ask(_IN_ONE_ORG[scope], unknown))
-        return orgs, before
+    def _look_up_in_org(
+        self,
+        scope: int,
+        keys: Iterable[int],
+        places: Mapping[int, Numbers],
+        orgs: Mapping[int, int],
+        in_any_org: Days,
+        of_several: Days,
+    ) -> Days:
+        """A user of one org was last seen there when last seen `in_any_org`; of others, `of_several` is remembered."""
+        last_days: Days = {}
+        unknown: list[int] = []
+        for key in keys:
+            no = key & NO_MASK
+            skill, org = places[no]
+            code = orgs[key >> USER_BITS]
+            if code == FIRST_ORG + org:
+                last_days[key] = in_any_org[key - no + skill]
+            elif code != SEVERAL:
+                last_days[key] = NEVER
+            elif key in of_several:
+                last_days[key] = of_several[key]
+            else:
+                unknown.append(key)
+        last_days.update(self._ask(_IN_ONE_ORG[scope], unknown))
+        return last_days
 
     def _ask(self, sql: str, keys: Sequence[int]) -> Iterable[Any]:
         """What the tables have of each key: (key, ...)"""
