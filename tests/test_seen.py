@@ -189,6 +189,25 @@ def test_a_small_group_does_not_pay_for_all_who_are_remembered(monkeypatch: pyte
         check(store.path, runs)
 
 
+def test_who_was_new_is_not_looked_up_again() -> None:
+    """Neither with a skill that they had, nor with another; not in another org either, but for the first time there."""
+    with opened() as store:
+        assert store._session is not None
+        asked: list[str] = []
+        runs = [_run(DAY, "u", "o"), _run(DAY, "v", "p")]
+        commit(store, runs)
+        store._session.db.set_trace_callback(lambda sql: asked.append(sql) if "FROM json_each('[" in sql else None)
+        more = [_run(DAY + 1, "u", "o"), Execution(DAY * DAY_NS, "b", "v", "p", True, 1.0)]
+        commit(store, more)
+        assert [sql for sql in asked if "seen" in sql] == []
+        moving = [_run(DAY + 2, "u", "p"), _run(DAY + 3, "u", "p")]
+        commit(store, moving[:1])
+        commit(store, moving[1:])
+        assert [sql for sql in asked if "seen" in sql] == []
+        store._session.db.set_trace_callback(None)
+        check(store.path, [*runs, *more, *moving])
+
+
 def test_looking_for_a_late_event_does_not_depend_on_the_number_of_orgs() -> None:
     """Nor for one of a user in very many orgs, on days on which there is little. Counted in steps of SQLite."""
 
