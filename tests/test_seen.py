@@ -286,6 +286,25 @@ def test_an_org_in_each_level_is_two(monkeypatch: pytest.MonkeyPatch, org: str |
         check(store.path, runs)
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_the_day_in_the_small_table_is_the_later_one(monkeypatch: pytest.MonkeyPatch, several: bool) -> None:
+    """Of a user of one org and of one of several, when nothing is remembered."""
+    monkeypatch.setattr(remembered, "MAX_BLOCKS", 0)
+    runs = [_run(DAY, "u", "o"), _run(DAY + 1, "u", "o"), _run(DAY + 2, "u", "o")]
+    with opened() as store:
+        if several:
+            runs.insert(0, _run(DAY - 1, "u", "p"))
+            commit(store, runs[:1])
+        commit(store, runs[-3:-2])
+        with monkeypatch.context() as patch:
+            patch.setattr(levels, "MAX_RECENT", 0)
+            while store.settle(1000):
+                pass
+        commit(store, runs[-2:-1])
+        commit(store, runs[-1:])
+        check(store.path, runs)
+
+
 def test_recent_counts_are_bounded_without_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of users and those of latencies, however many skills each group brings."""
     monkeypatch.setattr(levels, "MAX_RECENT_BYTES", 500)
