@@ -119,7 +119,8 @@ def frame(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Any:
     [
         (QueryError("no such period"), 1, "skillmeter: no such period\n"),
         (DaemonUnavailable("looked at x"), 3, "skillmeter: looked at x\n"),
-        (PermissionError(13, "Permission denied", "/x"), 1, "skillmeter: [Errno 13] Permission denied: '/x'\n"),
+        (PermissionError(13, "Permission denied", "/x"), 1, "skillmeter: /x: Permission denied\n"),
+        (OSError(28, "No space left on device"), 1, "skillmeter: [Errno 28] No space left on device\n"),
         (QueryError("\x1b[31mred"), 1, "skillmeter: \\x1b[31mred\n"),
         (KeyboardInterrupt(), 130, "\n"),
     ],

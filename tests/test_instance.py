@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from skillmeterd.config import DaemonSettings
-from skillmeterd.errors import AlreadyRunning
+from skillmeterd.errors import AlreadyRunning, CannotUse
 from skillmeterd.instance import Instance
 
 
@@ -79,6 +79,18 @@ def test_folders_are_made_for_their_owner_alone(tmp_path: Path, instance: Instan
         os.umask(umask)
     for folder in ("newer", "newer/new", "newer/new/run", "newer/new/spool", "newer/new/db"):
         assert (tmp_path / folder).stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("place", "setting"),
+    [("runtime_dir", "ANALYTICS_RUNTIME_DIR"), ("db_path", "ANALYTICS_DB_PATH"), ("spool_dir", "ANALYTICS_SPOOL_DIR")],
+)
+def test_a_place_that_cannot_be_used(tmp_path: Path, instance: Instance, place: str, setting: str) -> None:
+    """The message names the place, the setting that leads there, and why it cannot be used."""
+    (tmp_path / "file").touch()
+    there = tmp_path / "file" / "below"
+    with pytest.raises(CannotUse, match=rf"cannot use {tmp_path}/file.* \(.*{setting}\): Not a directory; choose"):
+        instance.claim_all(settings(tmp_path, **{place: str(there)}))
 
 
 def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path, instance: Instance) -> None:

@@ -11,6 +11,10 @@ class AlreadyRunning(DaemonError):
     """Another daemon serves this socket or database. This one must not start."""
 
 
+class CannotUse(DaemonError):
+    """The socket, the database or the spool is to be where this user cannot have it."""
+
+
 class StoreUnavailable(DaemonError):
     """SQLite cannot take anything now. Nothing was changed; the same call may be made again.
 

@@ -4,6 +4,8 @@ Whoever may write to a folder above a database or a spool can put another one in
 """
 
 import contextlib
+import errno
+import os
 from pathlib import Path
 
 _MODE = 0o700
@@ -15,7 +17,7 @@ def make(folder: Path) -> None:
         folder.mkdir(_MODE)
     except FileExistsError:
         if not folder.is_dir():
-            raise
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
     except FileNotFoundError:
         if folder.parent == folder:
             raise

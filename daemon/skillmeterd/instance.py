@@ -7,11 +7,12 @@ each adopt the other's orphans.
 import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from . import folders
 from .config import DaemonSettings
-from .errors import AlreadyRunning
+from .errors import AlreadyRunning, CannotUse
 
 
 class Instance:
@@ -21,14 +22,18 @@ class Instance:
         self._fds: list[int] = []
 
     def claim_all(self, settings: DaemonSettings) -> None:
-        """Lock everything that a daemon owns, all or nothing; makes its folders. Raises AlreadyRunning, or OSError."""
+        """Lock everything that a daemon owns, all or nothing; makes its folders. Raises AlreadyRunning or CannotUse."""
         database = settings.db_path.resolve()  # by whatever links it is reached
         try:
-            folders.make(Path(settings.spool_dir))
+            with _chosen_by("ANALYTICS_SPOOL_DIR"):
+                folders.make(Path(settings.spool_dir))
             if settings.endpoint.startswith("ipc://"):
-                self.claim(Path(settings.endpoint.removeprefix("ipc://") + ".lock"), "socket")
-            self.claim(database.with_name(database.name + ".lock"), "database")
-            self.claim(Path(settings.spool_dir, "daemon.lock"), "spool")
+                with _chosen_by("ANALYTICS_ENDPOINT, ANALYTICS_RUNTIME_DIR"):
+                    self.claim(Path(settings.endpoint.removeprefix("ipc://") + ".lock"), "socket")
+            with _chosen_by("ANALYTICS_DB_PATH"):
+                self.claim(database.with_name(database.name + ".lock"), "database")
+            with _chosen_by("ANALYTICS_SPOOL_DIR"):
+                self.claim(Path(settings.spool_dir, "daemon.lock"), "spool")
         except BaseException:
             self.release()
             raise
@@ -55,3 +60,15 @@ class Instance:
         for fd in self._fds:
             os.close(fd)
         self._fds.clear()
+
+
+@contextlib.contextmanager
+def _chosen_by(setting: str) -> Iterator[None]:
+    """Whoever reads that a place cannot be used has to know which setting leads there. Raises CannotUse."""
+    try:
+        yield
+    except OSError as error:
+        raise CannotUse(
+            f"cannot use {error.filename} ({setting}): {error.strerror};"
+            " choose another place, or let this user make files there"
+        ) from error

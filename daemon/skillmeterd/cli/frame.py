@@ -173,8 +173,17 @@ class Frame(click.Group):
             raise Unavailable(str(error)) from error
         except BrokenPipeError:
             raise  # whoever read our output has seen enough: click ends quietly
-        except (SkillmeterError, OSError) as error:
+        except SkillmeterError as error:
             raise Failure(str(error)) from error
+        except OSError as error:
+            raise Failure(said(error)) from error
+
+
+def said(error: OSError) -> str:
+    """An error of the system in the words of a shell: which file, and what is wrong with it, without numbers."""
+    if error.filename is None or error.filename2 is not None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}"
 
 
 @contextlib.contextmanager

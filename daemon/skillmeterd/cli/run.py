@@ -8,7 +8,7 @@ from .. import log as logs
 from ..errors import DaemonError
 from ..reload import reload
 from ..server import Server, serve
-from .frame import Context, Failure, db_path_option, pass_context
+from .frame import Context, Failure, db_path_option, pass_context, said
 
 log = logging.getLogger("skillmeterd")
 
@@ -25,8 +25,10 @@ def command(context: Context, /, **flags: str | None) -> None:
     logs.configure(settings.log_level)
     try:
         serve(settings, _ready, on_reload=lambda: reload(settings, lambda: context.daemon_settings(**flags)))
-    except (DaemonError, OSError) as error:
+    except DaemonError as error:
         raise Failure(str(error)) from error
+    except OSError as error:
+        raise Failure(said(error)) from error
     log.info("stopped")
 
 
