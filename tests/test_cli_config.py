@@ -208,6 +208,21 @@ def test_ctrl_c_ends_quietly() -> None:
     assert process.returncode == 130
 
 
+def test_ctrl_c_while_modules_are_loaded() -> None:
+    """The first tenths of a second, in which the command line itself is not there yet, end as quietly."""
+    code = (
+        "import os, signal, sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'skillmeterd.config':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from skillmeter._cli import main; main()"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, b"", b"\n")
+
+
 def test_a_table_carries_text_literally(capsys: pytest.CaptureFixture[str]) -> None:
     """Cells are neither markup nor escape sequences; numbers are grouped, None is a dash."""
     print_table(["name", "n"], [["[red]x[/red]\x1b[31m\n", 1234567], [None, 0.5]])

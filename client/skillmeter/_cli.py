@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line. Exits 2 if the packages of the daemon are not installed."""
+    """Run the command line. Exits 2 if the packages of the daemon are not installed, 130 after Ctrl-C."""
     try:
         from skillmeterd.cli import main as run
 
@@ -19,3 +19,6 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+    except KeyboardInterrupt:  # while modules are loaded; afterwards the command line's frame sees to it
+        print(file=sys.stderr)
+        sys.exit(130)
