@@ -66,6 +66,13 @@ def test_check_accepts() -> None:
     assert (result.exit_code, result.output) == (0, "The settings are right.\n")
 
 
+def test_check_tells_what_does_nothing() -> None:
+    """A mistyped variable is no mistake in the settings, but whoever checks them wants to hear of it."""
+    result = skillmeter("config", "check", env={"ANALYTICS_BAKEND": "otlp"})
+    assert (result.exit_code, result.stdout) == (0, "The settings are right.\n")
+    assert "does nothing: ANALYTICS_BAKEND; did you mean ANALYTICS_BACKEND?" in result.stderr
+
+
 def test_check_tells_every_mistake(tmp_path: Path) -> None:
     """config check exits 1 and prints each mistake on a line of stderr."""
     path = tmp_path / "settings.toml"

@@ -1,10 +1,13 @@
 """`skillmeter config`: what the settings are, where each came from, and whether they are right."""
 
+import os
+
 import click
 
 from skillmeter.errors import ConfigError
+from skillmeter.parsers import printable
 
-from ..config import effective
+from ..config import effective, unknown_variables
 from .frame import Context, Failure, json_option, pass_context, print_json, print_table
 
 
@@ -30,7 +33,9 @@ def show(context: Context, as_json: bool) -> None:
 @pass_context
 @click.pass_context
 def check(ctx: click.Context, context: Context, /, as_json: bool) -> None:
-    """Exit 1 with every mistake in the settings, 0 if there is none."""
+    """Exit 1 with every mistake in the settings, 0 if there is none. Variables that do nothing are told on stderr."""
+    for name in unknown_variables(os.environ):
+        click.echo(f"skillmeter: a variable that does nothing: {printable(name)}", err=True)
     try:
         context.daemon_settings()
     except ConfigError as error:
