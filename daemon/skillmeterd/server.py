@@ -117,6 +117,8 @@ class Server:
             self.vitals.store_failed(error)
         if self._store.replaced_corrupt is not None:
             self.vitals.incidents.append(f"the database was corrupt and is kept as {self._store.replaced_corrupt}")
+            places = {"database": str(settings.db_path), "kept": str(self._store.replaced_corrupt)}
+            log.error("the database was corrupt; a fresh one is begun, and the old one kept", extra=places)
         self._quarantine = Quarantine(Path(settings.spool_dir))
         self._bind(started)
         self._orphans = Orphans(Path(settings.spool_dir), self._store, self._quarantine)

@@ -137,7 +137,8 @@ def test_a_corrupt_database_is_kept_aside_and_journals_go_into_a_fresh_one(tmp_p
         daemon.start()
         daemon.wait_drained()
         assert_exactly(recorded, daemon.db_path)
-        assert list(tmp_path.glob("*.corrupt-*"))
+        (kept,) = tmp_path.glob("*.corrupt-????????T??????Z")
+        assert f"kept={kept}" in daemon.log()
 
 
 def test_a_deleted_database_is_refilled_from_what_clients_still_hold(tmp_path: Path) -> None:
