@@ -150,14 +150,20 @@ class Connection:
             context.term()
 
     def _nobody(self, timeout_s: float) -> DaemonUnavailable:
-        keys = (
-            "; one that has another key than ANALYTICS_CURVE_SERVER_KEY, or does not have this client's public key in"
-            " ANALYTICS_CURVE_CLIENT_KEYS, does not answer either"
-        )
+        keys = ""
+        if self._client_secret is not None:
+            keys = (
+                "; one that has another key than ANALYTICS_CURVE_SERVER_KEY, or does not have this client's public key"
+                " in ANALYTICS_CURVE_CLIENT_KEYS, does not answer either"
+            )
+        elif self.endpoint.startswith("tcp://"):
+            keys = (
+                "; one with CURVE keys answers only who has ANALYTICS_CURVE_SERVER_KEY and"
+                " ANALYTICS_CURVE_CLIENT_SECRET, on its own machine, too"
+            )
         return DaemonUnavailable(
             f"no skillmeter daemon answered at {self.endpoint} within {timeout_s:g} s; "
-            "start one with `skillmeter run`, or set ANALYTICS_ENDPOINT to where it listens"
-            + (keys if self._client_secret is not None else "")
+            "start one with `skillmeter run`, or set ANALYTICS_ENDPOINT to where it listens" + keys
         )
 
 
