@@ -112,6 +112,16 @@ def test_nothing_to_rank() -> None:
     assert json.loads(skillmeter("leaderboard", "--org", "nobody", "--json").stdout) == []
 
 
+def test_nothing_to_rank_in_a_period(db: Path) -> None:
+    """Only who asked for a shorter one is told of the longest."""
+    store = Store.open(db.with_name("empty.db"))
+    store.close()
+    for period, told in (("daily", True), ("all", False)):
+        result = skillmeter("leaderboard", "--period", period, "--db-path", str(store.path))
+        assert result.exit_code == 0
+        assert ("--period all" in result.stderr) == told
+
+
 def test_trends() -> None:
     """A line a day, and a bar of how busy it was."""
     printed = lines("trends", "parse_json", "--days", "2")

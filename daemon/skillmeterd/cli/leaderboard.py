@@ -30,7 +30,8 @@ def command(
     if as_json:
         print_json(entries)
     elif not entries:
-        click.echo("Nothing to rank was recorded; --period all looks back to the first day.", err=True)
+        hint = "" if period == "all" else " in this period; --period all looks back to the first day"
+        click.echo(f"Nothing to rank was recorded{hint}.", err=True)
     else:
         print_table(HEADINGS, map(row, entries), SPARE)
 
