@@ -11,6 +11,7 @@ DAY = 20_000
 ORG, PAIR = 3, 7
 
 days = st.sampled_from([0, DAY - 101, DAY - 100, DAY - 99, DAY, DAY + 1, DAY + 154, DAY + 155, DAY + 156, 100_000])
+sizes = st.sampled_from([0, 3, 20, 1000])
 uses = st.tuples(st.sampled_from([1, 255, 256, 511, 2**32 - 1]), st.sampled_from([1, 2]), days)
 
 
@@ -19,16 +20,19 @@ def _key(user: int, no: int) -> int:
 
 
 @settings(max_examples=500)
-@given(st.lists(st.lists(uses, min_size=1, max_size=6), max_size=8), st.sampled_from([0, 3, 1000]))
-def test_what_it_answers_is_true(groups: list[list[tuple[int, int, int]]], most: int) -> None:
+@given(st.lists(st.tuples(days, st.lists(uses, min_size=1, max_size=6)), max_size=8), sizes, sizes)
+def test_what_it_answers_is_true(
+    groups: list[tuple[int, list[tuple[int, int, int]]]], most: int, most_single: int
+) -> None:
     """Against a dict that forgets nothing."""
     known = Remembered()
     truth: Days = {}
     met: set[int] = set()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(remembered, "MAX_BLOCKS", most)
-        for group in groups:
-            known.turn_to({day for _, _, day in group})
+        patch.setattr(remembered, "MAX_SINGLE", most_single)
+        for today, group in groups:
+            known.turn_to(today)
             for user, skill, day in group:
                 others = known.others(day, skill, ORG, PAIR, [user, 0])
                 assert others == [_key(user, 0)] or (others == [] and truth[_key(user, skill)] == day)
@@ -48,10 +52,10 @@ def test_what_it_answers_is_true(groups: list[list[tuple[int, int, int]]], most:
             known.trim()
 
 
-def test_it_answers_days_near_the_first() -> None:
+def test_it_answers_days_near_the_daemons() -> None:
     """254 of them, from a hundred before; a new user's other skills have never been seen."""
     known = Remembered()
-    known.turn_to({DAY})
+    known.turn_to(DAY)
     for user, day in enumerate(range(DAY - 99, DAY + 155), 1):
         known.put_whole(user)
         known.put_orgs({user: FIRST_ORG + ORG})
@@ -65,21 +69,38 @@ def test_it_answers_days_near_the_first() -> None:
 
 
 @pytest.mark.parametrize("day", [0, DAY - 100, DAY + 155, 100_000])
-def test_it_asks_for_other_days(day: int) -> None:
-    """That there is one is known: it is not taken for never, nor for another."""
+def test_it_answers_far_days_while_they_are_few(monkeypatch: pytest.MonkeyPatch, day: int) -> None:
+    """Afterwards that there is one is still known: it is not taken for never, nor for another. Near days stay."""
     known = Remembered()
-    known.turn_to({DAY})
+    known.turn_to(DAY)
     known.put_whole(1)
     known.put_orgs({1: FIRST_ORG + ORG})
-    known.put_days({_key(1, 1): day})
-    assert known.recall([_key(1, 1)], {}) == [_key(1, 1)]
+    known.put_days({_key(1, 1): day, _key(1, 2): DAY})
+    answered: Days = {}
+    assert known.recall([_key(1, 1)], answered) == []
+    assert answered == {_key(1, 1): day}
+    assert known.others(day, 1, ORG, PAIR, [1]) == []
+    assert known.others(day + 1000, 1, ORG, PAIR, [1]) == [_key(1, 0)]
+    monkeypatch.setattr(remembered, "MAX_SINGLE", 0)
+    known.trim()
+    assert known.recall([_key(1, 1), _key(1, 2)], {}) == [_key(1, 1)]
     assert known.others(day, 1, ORG, PAIR, [1]) == [_key(1, 0)]
+
+
+def test_what_was_far_does_not_hide_what_is_near() -> None:
+    """A user who was last seen long ago comes today, and then on that day again: that is late."""
+    known = Remembered()
+    known.turn_to(DAY)
+    known.put_orgs({1: FIRST_ORG + ORG})
+    for day in (0, DAY):
+        known.put_days({_key(1, 1): day})
+    assert known.others(0, 1, ORG, PAIR, [1]) == [_key(1, 0)]
 
 
 def test_users_of_several_orgs_are_known_by_pair() -> None:
     """Not by their last day with the skill, which may be that in another org."""
     known = Remembered()
-    known.turn_to({DAY})
+    known.turn_to(DAY)
     known.put_orgs({1: SEVERAL})
     known.put_days({_key(1, 1): DAY})
     assert known.others(DAY, 1, ORG, PAIR, [1]) == [_key(1, 0)]
@@ -89,12 +110,12 @@ def test_users_of_several_orgs_are_known_by_pair() -> None:
 
 
 def test_as_the_days_go_by_it_begins_anew() -> None:
-    """When there is a byte for none of a group's days; a clock that is wrong beside one that is right moves nothing."""
+    """When there is no byte for the daemon's day."""
     known = Remembered()
-    for day in (DAY, DAY + 1000, DAY):
-        known.turn_to({day})
+    for day in (DAY, DAY + 155, DAY):
+        known.turn_to(day)
+        assert known.recall([_key(1, 1)], {}) == [_key(1, 1)]
         known.put_days({_key(1, 1): day})
-        answered: Days = {}
-        known.turn_to({day, 100_000})
-        assert known.recall([_key(1, 1)], answered) == []
-        assert answered == {_key(1, 1): day}
+        for today in (day - 99, day + 154):
+            known.turn_to(today)
+            assert known.recall([_key(1, 1)], {}) == []

@@ -3,7 +3,7 @@
 import sqlite3
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from skillmeterd.store import Chunk, Store
 
 DAY = 20_000
 
+NOW_NS = DAY * DAY_NS
+
 runs = st.builds(
     lambda ago, skill, org, user, ms: Execution((DAY - ago) * DAY_NS, skill, user, org, True, ms),
     st.sampled_from([0, 1, 2, 8, 101, -154, -155, 20_000]),  # some are too far apart for the bytes of remembered.py
@@ -36,11 +38,11 @@ histories = st.lists(group, max_size=6)
 
 
 @contextmanager
-def opened() -> Iterator[Store]:
+def opened(clock_ns: Callable[[], int] = lambda: NOW_NS) -> Iterator[Store]:
     """An empty store."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        closing(Store.open(Path(folder) / "a.db", clock_ns=lambda: 1)) as store,
+        closing(Store.open(Path(folder) / "a.db", clock_ns=clock_ns)) as store,
     ):
         yield store
 
@@ -95,10 +97,12 @@ def check(path: Path, events: Sequence[Execution]) -> None:
 
 
 steps = st.lists(st.integers(1, 9), max_size=3)
+todays = st.sampled_from([DAY, DAY, DAY + 100, 0])
 
 
 @given(
-    st.lists(st.tuples(group, steps), max_size=6),
+    st.lists(st.tuples(group, steps, todays), max_size=6),
+    st.sampled_from([0, 20, 1000]),
     st.sampled_from([0, 5, 1000]),
     st.sampled_from([0, 4, 1000]),
     st.sampled_from([0, 20, 1000]),
@@ -106,27 +110,35 @@ steps = st.lists(st.integers(1, 9), max_size=3)
     st.sampled_from([0, 1, 8]),
 )
 def test_users_are_counted_exactly(
-    history: list[tuple[list[Execution], list[int]]], most: int, recent: int, recent_bytes: int, few: int, bits: int
+    history: list[tuple[list[Execution], list[int], int]],
+    most: int,
+    most_single: int,
+    recent: int,
+    recent_bytes: int,
+    few: int,
+    bits: int,
 ) -> None:
     """Late days, several orgs, absent users; with much, little and nothing remembered from one group to the next, and
-    users of one block or of several.
+    users of one block or of several, on whatever day of the daemon.
 
     Between two groups, what is recent is merged in steps: not at all, in part, or all of it.
     """
-    with pytest.MonkeyPatch.context() as patch, opened() as store:
+    now_ns = NOW_NS
+    with pytest.MonkeyPatch.context() as patch, opened(lambda: now_ns) as store:
         patch.setattr("skillmeterd.remembered.MAX_BLOCKS", most)
-        patch.setattr("skillmeterd.remembered.MAX_THERE", most)
+        patch.setattr("skillmeterd.remembered.MAX_SINGLE", most_single)
         patch.setattr("skillmeterd.remembered._BLOCK_BITS", bits)
         patch.setattr("skillmeterd.remembered._IN_BLOCK", (1 << bits) - 1)
         patch.setattr("skillmeterd.remembered._SKILL_SHIFT", remembered.USER_BITS - bits)
         patch.setattr(levels, "MAX_RECENT", recent)
         patch.setattr(levels, "MAX_RECENT_BYTES", recent_bytes)
         patch.setattr(seen, "FEW", few)
-        for runs, rows in history:
+        for runs, rows, today in history:
+            now_ns = today * DAY_NS
             commit(store, runs)
             for limit in rows:
                 store.settle(limit)
-        check(store.path, [run for runs, _ in history for run in runs])
+        check(store.path, [run for runs, _, _ in history for run in runs])
 
 
 @given(histories, st.integers(0, 5))
@@ -148,9 +160,9 @@ def _full(*_: object) -> None:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is dropped as a whole, and looked up again: skills of users, and what users of several orgs did in each."""
-    monkeypatch.setattr(remembered, "MAX_BLOCKS", 3)
-    monkeypatch.setattr(remembered, "MAX_THERE", 3)
+    """It is dropped, and looked up again: skills of users; by itself, what users of several orgs did in each."""
+    monkeypatch.setattr(remembered, "MAX_BLOCKS", 8)  # of which five are where the users have been, and who is whole
+    monkeypatch.setattr(remembered, "MAX_SINGLE", 3)
     with opened() as store:
         assert store._session is not None
         seen = store._session.seen
@@ -161,6 +173,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             commit(store, [_run(DAY, "u", org)])
             known = seen._remembered
             assert len(known.in_org) + len(known.of_pair) == {"o": 2, "p": 0, "q": 2, "r": 0}[org]
+            assert len(known._days) > 0
 
 
 class _NotWalked(dict[int, int]):
@@ -206,6 +219,44 @@ def test_who_was_new_is_not_looked_up_again() -> None:
         assert [sql for sql in asked if "seen" in sql] == []
         store._session.db.set_trace_callback(None)
         check(store.path, [*runs, *more, *moving])
+
+
+def test_a_clock_that_is_wrong_makes_nobody_else_be_looked_up() -> None:
+    """Whichever came first; nor, unless there are very many, who comes again from the wrong day."""
+    wrong, right = _run(10, "wrong", "o"), _run(DAY, "u", "o")
+    with opened() as store:
+        assert store._session is not None
+        asked: list[str] = []
+        for run in (wrong, right):
+            commit(store, [run])
+        store._session.db.set_trace_callback(lambda sql: asked.append(sql) if "FROM json_each('[" in sql else None)
+        for run in (wrong, right, right):
+            commit(store, [wrong, run])
+        assert [sql for sql in asked if "seen" in sql] == []
+        store._session.db.set_trace_callback(None)
+        check(store.path, [wrong, right])
+
+
+def test_a_user_of_very_many_orgs_costs_no_more_than_another() -> None:
+    """Whose last day is far from the daemon's, too. Counted in steps of SQLite."""
+
+    def steps(orgs: int) -> int:
+        counted = 0
+
+        def count() -> None:
+            nonlocal counted
+            counted += 1
+
+        runs = [_run(DAY + 5000, "in all", f"o{number}") for number in range(orgs)]
+        with opened() as store:
+            assert store._session is not None
+            commit(store, runs)
+            commit(store, [_run(DAY, "u", "o0")])
+            store._session.db.set_progress_handler(count, 10)
+            commit(store, [_run(DAY, "u", "o0"), _run(DAY + 5001, "in all", "o0")])
+        return counted
+
+    assert steps(1000) < 2 * steps(10)
 
 
 def test_looking_for_a_late_event_does_not_depend_on_the_number_of_orgs() -> None:

@@ -3,16 +3,19 @@
 A day is a byte. Users are numbered one after another, so those of a skill lie close together: a block holds the days of
 256 of them, at a fraction of what a dict would take. Of a user who was new when this began, all days are here: such a
 user is *whole*, and what is not here of them has never been.
+
+The bytes stand for the days around the daemon's own, so that no client's clock decides which these are. A day far from
+it is in a dict; were it looked up each time, one event of a user of very many orgs would cost as much as all of them.
 """
 
 from array import array
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-MAX_BLOCKS: Final = 45_000
-"""Each of up to 256 users of one skill; together about 20 MB. Past it all is looked up again."""
-MAX_THERE: Final = 50_000
-"""Days of users of several orgs, about 5 MB."""
+MAX_BLOCKS: Final = 50_000
+"""Each of 256 bytes, such as the days of as many users of one skill; about 20 MB. Past it all is looked up again."""
+MAX_SINGLE: Final = 150_000
+"""Days that are no bytes, about 15 MB. Past it these are looked up again."""
 
 USER_BITS: Final = 32
 """A key is the user above these bits, and below them the number of what the user was seen with."""
@@ -31,19 +34,23 @@ Days = dict[int, int]
 _BLOCK_BITS: Final = 8
 _IN_BLOCK: Final = (1 << _BLOCK_BITS) - 1
 _SKILL_SHIFT: Final = USER_BITS - _BLOCK_BITS
-_BEHIND: Final = 100  # days before the first one that can be remembered, too
+_BEHIND: Final = 100  # days before the daemon's own that have a byte, too
 _OTHER: Final = 255  # a day for which there is no byte
 _WHOLE: Final = 1
 
 
 class Remembered:
-    """Of users and skills; skill 0 is any. It holds only while nothing is rolled back."""
+    """Of users and skills; skill 0 is any. It holds only while nothing is rolled back.
+
+    Of a user whose day in a block is `_OTHER`, `_far` has it, or it is not known; of another, what is in `_far` is old.
+    """
 
     def __init__(self) -> None:
         self.in_org: Days = {}
         """Of users of several orgs: when they were last seen in each."""
         self.of_pair: Days = {}
         """Of users of several orgs: when they were last seen with each pair."""
+        self._far: Days = {}  # by skill: the days for which there is no byte
         self._days = _Blocks("B")  # by skill: the days since `_base`; 0 is not known, or never
         self._orgs = _Blocks("I")  # the codes
         self._whole = _Blocks("B")
@@ -51,32 +58,33 @@ class Remembered:
 
     def clear(self) -> None:
         """Forget all."""
-        for remembered in (self.in_org, self.of_pair, self._days, self._orgs, self._whole):
-            remembered.clear()
+        self._clear_blocks()
+        self._clear_dicts()
 
     def trim(self) -> None:
-        """Forget all if it is too much."""
-        if len(self._days) > MAX_BLOCKS or len(self.in_org) + len(self.of_pair) > MAX_THERE:
-            self.clear()
+        """Forget what is too much: the blocks, or the dicts, of which few users may take very much."""
+        if self._days.size + self._orgs.size + self._whole.size > MAX_BLOCKS:
+            self._clear_blocks()
+        if len(self.in_org) + len(self.of_pair) + len(self._far) > MAX_SINGLE:
+            self._clear_dicts()
 
-    def turn_to(self, days: Collection[int]) -> None:
-        """Begin anew, from these days on, if there is a byte for none of them."""
-        if days and all(self._mark(day) == _OTHER for day in days):
+    def turn_to(self, today: int) -> None:
+        """Begin anew, from the daemon's day on, if there is no byte for it."""
+        if self._mark(today) == _OTHER:
             self.clear()
-            self._base = min(days) - _BEHIND
+            self._base = today - _BEHIND
 
     def others(self, day: int, skill: int, org: int, pair: int, users: Iterable[int]) -> list[int]:
         """The users, but for those who are known to have been seen with the pair last on this day. Each as a key."""
-        days, orgs, of_pair = self._days, self._orgs, self.of_pair
+        days, orgs, of_pair, far = self._days, self._orgs, self.of_pair, self._far
         mark, block, only = self._mark(day), skill << _SKILL_SHIFT, FIRST_ORG + org
-        if mark == _OTHER:
-            mark = -1  # which is not what any block has
         return [
             user << USER_BITS
             for user in users
             if user
             and (
                 days[block | user >> _BLOCK_BITS][user & _IN_BLOCK] != mark
+                or (mark == _OTHER and far.get(user << USER_BITS | skill) != day)
                 if orgs[user >> _BLOCK_BITS][user & _IN_BLOCK] == only
                 else of_pair.get(user << USER_BITS | pair) != day
             )
@@ -84,13 +92,15 @@ class Remembered:
 
     def recall(self, keys: Iterable[int], last_days: Days) -> list[int]:
         """Add the last days of (user, skill) as far as they are known; returns the other keys."""
-        days, base, whole = self._days, self._base, self._whole
+        days, base, whole, far = self._days, self._base, self._whole, self._far
         unknown = []
         for key in keys:
             user = key >> USER_BITS
             mark = days[(key & NO_MASK) << _SKILL_SHIFT | user >> _BLOCK_BITS][user & _IN_BLOCK]
             if 0 < mark < _OTHER:
                 last_days[key] = base + mark
+            elif mark and key in far:
+                last_days[key] = far[key]
             elif not mark and whole[user >> _BLOCK_BITS][user & _IN_BLOCK]:
                 last_days[key] = NEVER
             else:
@@ -112,11 +122,24 @@ class Remembered:
         for key, day in last_days.items():
             user, mark = key >> USER_BITS, day - base
             number = (key & NO_MASK) << _SKILL_SHIFT | user >> _BLOCK_BITS
-            days.writable(number)[user & _IN_BLOCK] = mark if 0 < mark < _OTHER else _OTHER
+            if not 0 < mark < _OTHER:
+                mark = _OTHER
+                self._far[key] = day
+            days.writable(number)[user & _IN_BLOCK] = mark
 
     def put_whole(self, user: int) -> None:
         """From now on all days of this user are here."""
         self._whole.writable(user >> _BLOCK_BITS)[user & _IN_BLOCK] = _WHOLE
+
+    def _clear_blocks(self) -> None:
+        self._days.clear()
+        self._orgs.clear()
+        self._whole.clear()
+
+    def _clear_dicts(self) -> None:
+        self.in_org.clear()
+        self.of_pair.clear()
+        self._far.clear()
 
     def _mark(self, day: int) -> int:
         """The byte that stands for a day."""
@@ -132,6 +155,11 @@ class _Blocks(dict[int, "array[int]"]):
 
     def __missing__(self, number: int) -> "array[int]":
         return self._zeros
+
+    @property
+    def size(self) -> int:
+        """As many blocks of bytes."""
+        return len(self) * self._zeros.itemsize
 
     def writable(self, number: int) -> "array[int]":
         """A block to write to, made if it is not there."""

@@ -102,9 +102,9 @@ class Seen:
         self._counts = Levels(db, "last_seen", ("scope", "no"), rest="users", counts=True)
         self._levels = self._users, self._seen, self._counts
 
-    def add(self, group: Sequence[Uses], numbers: Mapping[int, Numbers]) -> None:
-        """Bring the tables up to date. Called before the group is in `user_daily`."""
-        self._remembered.turn_to({uses.day for uses in group})
+    def add(self, group: Iterable[Uses], numbers: Mapping[int, Numbers], today: int) -> None:
+        """Bring the tables up to date. Called before the group is in `user_daily`; `today` is by the daemon's clock."""
+        self._remembered.turn_to(today)
         moved: tuple[Days, ...] = tuple({} for _ in range(SCOPES))
         with_skill: dict[int, set[int]] = {}  # by day
         for day, pair, users in sorted(group, key=itemgetter(0)):  # so that the last day stays

@@ -218,7 +218,7 @@ def write_rollups(
     days.meet({(part.day, part.pair) for part in series}.union((at // DAY_NS, pair) for pair, at, _ in group.ratings))
     numbers = _numbers(db, {part.pair for part in series})
     usage = group.usage(days)
-    seen.add([Uses(*key, by_user) for _, key, by_user in usage], numbers)
+    seen.add((Uses(*key, by_user) for _, key, by_user in usage), numbers, now_ns // DAY_NS)
     usage_rows = [by_user[user] for _, _, by_user in usage for user in sorted(by_user)]
     insert_many(db, _USAGE, _USAGE_CONFLICT, _USAGE_COLUMNS, _USAGE_PER_STATEMENT, usage_rows)
     _write_series(db, series, numbers, days, sketches, now_ns)
