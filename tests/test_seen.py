@@ -169,6 +169,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         for skill in "abcd":
             commit(store, [Execution(DAY * DAY_NS, skill, "u", None, True, 1.0)])
             assert len(seen._remembered._days) == {"a": 2, "b": 3, "c": 0, "d": 2}[skill]  # and that of any skill
+            assert len(seen._remembered._orgs) == (skill != "c")
         for org in "opqr":
             commit(store, [_run(DAY, "u", org)])
             known = seen._remembered
