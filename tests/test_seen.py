@@ -326,6 +326,7 @@ def test_what_is_recent_is_bounded_without_rest(monkeypatch: pytest.MonkeyPatch)
 def test_an_org_in_each_level_is_two(monkeypatch: pytest.MonkeyPatch, org: str | None) -> None:
     """A user of one org in the large table and of another in the small one is known in both, and in no third."""
     monkeypatch.setattr(remembered, "MAX_BLOCKS", 0)
+    monkeypatch.setattr(remembered, "MAX_SINGLE", 0)
     runs = [_run(DAY, "u", "o"), _run(DAY + 1, "u", "p"), _run(DAY + 2, "u", org)]
     with opened() as store:
         commit(store, runs[:1])
@@ -342,6 +343,7 @@ def test_an_org_in_each_level_is_two(monkeypatch: pytest.MonkeyPatch, org: str |
 def test_the_day_in_the_small_table_is_the_later_one(monkeypatch: pytest.MonkeyPatch, several: bool) -> None:
     """Of a user of one org and of one of several, when nothing is remembered."""
     monkeypatch.setattr(remembered, "MAX_BLOCKS", 0)
+    monkeypatch.setattr(remembered, "MAX_SINGLE", 0)
     runs = [_run(DAY, "u", "o"), _run(DAY + 1, "u", "o"), _run(DAY + 2, "u", "o")]
     with opened() as store:
         if several:
