@@ -197,7 +197,8 @@ def test_a_key_that_is_taken_away_is_worth_nothing_after_a_restart(fleet: Fleet)
     script = "record('before'); assert client.flush(60); print(flush=True); sys.stdin.read(); record('after')"
     process = start_client(script + "\nassert not client.flush(2)", env, stdin=subprocess.PIPE)
     try:
-        wait_until(lambda: stored(fleet) == 1)
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == [b"before\n", b"\n"]  # and so it has been flushed
         mine = fleet.keys.client("unlisted", fleet.keys.daemon)
         fleet.daemon.env.update(mine, ANALYTICS_CURVE_CLIENT_KEYS=fleet.keys.unlisted)
         fleet.daemon.restart()
