@@ -1,8 +1,8 @@
 """Remembered: when users were last seen, as far as it is in memory: what is here need not be looked up.
 
 A day is a byte. Users are numbered one after another, so those of a skill lie close together: a block holds the days of
-256 of them, at a fraction of what a dict would take. Of a user who was new when this began, all days are here: such a
-user is *whole*, and what is not here of them has never been.
+256 of them, at a fraction of what a dict would take. A user of whom there was nothing when they were first met is
+*whole*: all their days are here, and what is not here of them has never been.
 
 The bytes stand for the days around the daemon's own, so that no client's clock decides which these are. A day far from
 it is in a dict; were it looked up each time, one event of a user of very many orgs would cost as much as all of them.
